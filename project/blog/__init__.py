@@ -1,0 +1,1 @@
+"""The live blog: sections, entries and personal notices."""
