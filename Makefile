@@ -1,0 +1,72 @@
+# What one does with this repository, each in one word. PYTHON chooses the interpreter, VENV where it is set up.
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 8000
+WORKERS ?= 2
+ARGS ?=
+export PORT
+
+BIN := $(VENV)/bin
+JS_TESTS := $(wildcard tests/js/*.test.js)
+
+# The demo asks for PostgreSQL or Redis only if the environment does.
+comma := ,
+DEMO_EXTRAS := daphne$(if $(DATABASE_URL),$(comma)postgres)$(if $(REDIS_URL),$(comma)redis)
+DEMO_STAMP := $(VENV)/.livefeed-$(subst $(comma),-,$(DEMO_EXTRAS))
+DEV_STAMP := $(VENV)/.livefeed-dev
+
+.PHONY: help demo dev test test-js test-postgres test-mariadb lint format clean
+
+help:
+	@echo "make demo           run the demo site (PORT=8000; DATABASE_URL and REDIS_URL if you have them)"
+	@echo "make test           run the tests that this machine can run (ARGS='-k words' chooses)"
+	@echo "make test-postgres  run the tests of the package on PostgreSQL (LIVEFEED_TEST_POSTGRES)"
+	@echo "make test-mariadb   run the tests of the package on MariaDB (LIVEFEED_TEST_MARIADB)"
+	@echo "make lint           ruff and mypy"
+	@echo "make format         let ruff put the code in order"
+	@echo "make clean          remove what the other targets have made"
+
+demo: $(DEMO_STAMP)
+	$(BIN)/python manage.py demo --serve
+
+dev: $(DEV_STAMP)
+
+test: $(DEV_STAMP) test-js
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@$(if $(shell command -v node),,echo "left out: tests/js, because node is not installed."; echo "    to run: install nodejs (20 or later), then make test-js.")
+
+test-js:
+	$(if $(and $(shell command -v node),$(JS_TESTS)),node --test $(JS_TESTS),@:)
+
+test-postgres: export LIVEFEED_TEST_DATABASE = $(or $(LIVEFEED_TEST_POSTGRES),postgres://postgres@127.0.0.1:5432/postgres)
+test-postgres: $(DEV_STAMP)
+	$(BIN)/python -m pytest -n $(WORKERS) --ignore tests/e2e $(ARGS)
+
+test-mariadb: export LIVEFEED_TEST_DATABASE = $(or $(LIVEFEED_TEST_MARIADB),mysql://root@127.0.0.1:3306/)
+test-mariadb: $(DEV_STAMP)
+	$(BIN)/python -m pip install --quiet -e ".[mysql]"
+	$(BIN)/python -m pytest -n $(WORKERS) --ignore tests/e2e $(ARGS)
+
+lint: $(DEV_STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict livefeed
+
+format: $(DEV_STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info db.sqlite3* .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(DEMO_STAMP): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$(DEMO_EXTRAS)]"
+	@touch $@
+
+$(DEV_STAMP): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@

@@ -1,0 +1,101 @@
+"""What a test needs from the machine, said with a marker, and what was left out, said at the end of the run.
+
+`@pytest.mark.needs("postgres", "redis")` (names: `tests.services.NEEDS`; `@pytest.mark.browser` is short for
+`needs("chromium")`). A need that the machine doesn't meet skips the test. With LIVEFEED_REQUIRE=all, or a list such as
+LIVEFEED_REQUIRE=postgres,redis, it fails the test instead: a gate may not pass because something wasn't installed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.services import NEEDS, RedisServer, fresh_mariadb, fresh_postgres
+
+LEFT_OUT = "left out for want of"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"needs(*names): skip without these; any of {', '.join(NEEDS)}")
+    config.addinivalue_line("markers", "browser: the same as needs('chromium')")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for name in _needs(item):
+            if name not in NEEDS:
+                raise pytest.UsageError(f"{item.nodeid} needs {name!r}, which is none of {', '.join(NEEDS)}.")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for name in _needs(item):
+        lack = NEEDS[name].lack()
+        if not lack:
+            continue
+        if _required(name):
+            pytest.fail(f"LIVEFEED_REQUIRE asks for {name}, but {lack}.", pytrace=False)
+        item.user_properties.append((LEFT_OUT, name))
+        pytest.skip(f"needs {name}: {lack}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    wanting = Counter(value for report in skipped for key, value in report.user_properties if key == LEFT_OUT)
+    others = len(skipped) - wanting.total()
+    if not skipped:
+        return
+    terminalreporter.section("left out")
+    for name, count in sorted(wanting.items()):
+        terminalreporter.write_line(f"left out: {_tests(count)}, because {NEEDS[name].lack()}.")
+        terminalreporter.write_line(f"    to run: {NEEDS[name].cure}.")
+    if others:
+        terminalreporter.write_line(f"left out: {_tests(others)}, for a reason of its own (pytest -rs says which).")
+
+
+def _needs(item: pytest.Item) -> Iterator[str]:
+    for marker in item.iter_markers("needs"):
+        yield from marker.args
+    if item.get_closest_marker("browser"):
+        yield "chromium"
+
+
+def _required(name: str) -> bool:
+    required = os.environ.get("LIVEFEED_REQUIRE", "").split(",")
+    return name in required or "all" in required
+
+
+def _tests(count: int) -> str:
+    return f"{count} test{'' if count == 1 else 's'}"
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of an empty PostgreSQL database of this session's own."""
+    with fresh_postgres() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mariadb_url() -> Iterator[str]:
+    """The URL of an empty MariaDB database of this session's own."""
+    with fresh_mariadb() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Redis server of this session's own."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server.url
+
+
+@pytest.fixture
+def private_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis server of this test's own, to stop, kill and start again."""
+    with RedisServer(tmp_path) as server:
+        yield server

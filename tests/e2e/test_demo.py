@@ -1,0 +1,76 @@
+"""The main job on real input: what one browser saves, other browsers show; on Daphne and SQLite, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.pages import Editor, Reader
+from tests.e2e.servers import Server, serve
+from tests.e2e.wire import Wire
+
+pytestmark = pytest.mark.browser
+
+RecordProperty = Callable[[str, object], None]
+
+
+@pytest.fixture
+def site(sqlite_url: str, tmp_path: Path) -> Iterator[Server]:
+    with serve("daphne", tmp_path, database_url=sqlite_url) as server:
+        yield server
+
+
+def test_an_entry_saved_in_the_admin_appears_changes_and_goes_in_two_other_windows(
+    site: Server, window: Callable, screenshots: Path, record_property: RecordProperty
+) -> None:
+    readers = [Reader(window(site.url)).ready(), Reader(window(site.url)).ready()]
+    before = readers[0].titles()
+    assert before == readers[1].titles()
+    assert before
+    editor = Editor(window(site.url), site.url).sign_in("editor", "livefeed")
+
+    pressed = editor.add("The lighthouse is lit")
+    for number, reader in enumerate(readers, 1):
+        reader.sees("The lighthouse is lit", *before[:3])
+        latency = reader.seen_at("The lighthouse is lit") - pressed
+        record_property(f"milliseconds from the button to window {number}", latency)
+        print(f"window {number} showed the entry {latency:.0f} ms after the button was pressed")
+        reader.page.screenshot(path=screenshots / f"demo-{number}.png")
+
+    editor.change("The lighthouse is lit", to="The lighthouse is dark")
+    for reader in readers:
+        reader.sees("The lighthouse is dark", *before[:3])
+
+    editor.delete("The lighthouse is dark")
+    for reader in readers:
+        reader.misses("The lighthouse is dark")
+        assert reader.titles() == before
+
+
+def test_a_tab_that_was_offline_shows_everything_once_and_in_order_when_it_is_back(
+    site: Server, window: Callable, screenshots: Path
+) -> None:
+    with Wire(site.port) as wire:
+        online = Reader(window(site.url)).ready()
+        offline = Reader(window(wire.url)).ready()
+        editor = Editor(window(site.url), site.url).sign_in("editor", "livefeed")
+        editor.add("There before")
+        offline.sees("There before")
+
+        wire.cut()
+        offline.page.wait_for_selector("live-feed:not([state=live])")
+        for title in ("First", "Second", "Third", "Fourth"):
+            editor.add(title)
+        editor.change("Second", to="Second, corrected")
+        editor.delete("Third")
+        online.sees("Fourth", "Second, corrected", "First", "There before")
+        assert offline.titles()[0] == "There before"
+        offline.page.screenshot(path=screenshots / "demo-offline.png")
+
+        wire.mend()
+        offline.sees("Fourth", "Second, corrected", "First", "There before")
+        assert offline.titles() == online.titles()
+        assert len(set(offline.titles())) == len(offline.titles())
+        offline.page.screenshot(path=screenshots / "demo-back.png")
