@@ -55,9 +55,13 @@ def demo_postgres_url(_prepared_postgres: str) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Headless Chromium, with the back/forward cache that people have and Playwright takes away."""
+    """Headless Chromium, with the back/forward cache that people have and Playwright takes away.
+
+    One for each module, and not for the session: while Playwright's synchronous interface is in use, asyncio takes
+    its loop for running, so a module with browsers can't have asynchronous tests, and those after it must.
+    """
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ TROUBLE = re.compile(
 
 NGINX_SITE = ROOT / "docs" / "nginx.conf"
 NGINX_MAIN = """\
+{user}
 daemon off;
 worker_processes 1;
 pid {directory}/nginx.pid;
@@ -121,8 +123,9 @@ class Nginx(Process):
 
     def __init__(self, directory: Path, sites: Mapping[str, str]) -> None:
         self.ports = {name: free_port() for name in sites}
+        user = "user root;" if os.geteuid() == 0 else ""  # else nobody, who may not enter the test's directory
         (directory / "sites").mkdir()
-        (directory / "nginx.conf").write_text(NGINX_MAIN.format(directory=directory))
+        (directory / "nginx.conf").write_text(NGINX_MAIN.format(directory=directory, user=user))
         for name, text in sites.items():
             (directory / "sites" / f"{name}.conf").write_text(text.replace("{port}", str(self.ports[name])))
         super().__init__(
