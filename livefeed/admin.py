@@ -1,0 +1,46 @@
+"""A look at topics, events and live connections. Nothing is edited here; events are made by publishing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+
+from .models import Lease, StoredEvent, StoredTopic
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """An admin that shows and does not change."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(StoredTopic)
+class StoredTopicAdmin(ReadOnlyAdmin):
+    list_display = ["name", "head", "floor", "moved_at", "epoch"]
+    search_fields = ["name"]
+    ordering = ["-moved_at"]
+
+
+@admin.register(StoredEvent)
+class StoredEventAdmin(ReadOnlyAdmin):
+    list_display = ["topic", "seq", "type", "created_at", "numbered_at"]
+    list_filter = ["type"]
+    search_fields = ["topic", "uid"]
+    ordering = ["-id"]
+    show_full_result_count = False
+
+
+@admin.register(Lease)
+class LeaseAdmin(ReadOnlyAdmin):
+    list_display = ["holder", "slot", "topics", "opened_at", "expires_at"]
+    search_fields = ["holder", "topics"]
+    ordering = ["-opened_at"]

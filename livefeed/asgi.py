@@ -1,0 +1,278 @@
+"""``application = livefeed.asgi.wrap(get_asgi_application())``: what a Django view can't do for its stream.
+
+* Flow control under Daphne, whose ``send()`` never waits: without it a client that does not read fills the memory.
+* A limit on how long one write may wait for a client (LIVEFEED_SEND_TIMEOUT).
+* Containment: an error after the first byte would leave the connection open for ever, and break Daphne for good.
+* Goodbyes: on SIGTERM every stream ends with ``livefeed-closing``; uvicorn and granian would wait for ever.
+
+Everything but event streams passes through untouched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, MutableMapping
+from types import FrameType
+from typing import Any
+
+from . import sse
+from .conf import settings
+from .roster import get_roster
+from .streams import own_block
+
+logger = logging.getLogger("livefeed.asgi")
+
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+Receive = Callable[[], Awaitable[Message]]
+Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+#: Seconds between two looks for writes that wait too long.
+REAP_EVERY = 0.5
+
+
+def wrap(application: Application) -> Wrapped:
+    """Return the ASGI application with flow control, send timeout, containment and a clean end for its event streams."""
+    return Wrapped(application)
+
+
+class Wrapped:
+    """An ASGI application whose event streams are guarded."""
+
+    def __init__(self, application: Application) -> None:
+        self.application = application
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.application(scope, receive, send)
+            return
+        guard = Guard(send)
+        try:
+            await self.application(scope, receive, guard.send)
+        except asyncio.CancelledError:
+            if guard.timed_out:
+                return
+            await guard.last_words()
+            raise
+        except Exception:
+            if not guard.streaming:
+                raise
+            logger.exception("An event stream failed after its first byte; the connection is closed.")
+            guard.abort()
+        else:
+            if guard.streaming and not guard.finished:
+                guard.abort()
+        finally:
+            guard.release()
+
+
+class Guard:
+    """Stands between Django and the server for one request; does nothing until an event stream starts."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._flow: DaphneFlow | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self.streaming = False
+        self.finished = False
+        self.timed_out = False
+        self.sending_since: float | None = None
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on, and come back when the client can take more."""
+        if not self.streaming:
+            if message["type"] == "http.response.start" and _is_event_stream(message):
+                self._begin()
+            await self._send(message)
+            return
+        self.finished = not message.get("more_body", False)
+        self.sending_since = asyncio.get_running_loop().time()
+        try:
+            if self._flow is None:
+                await self._send(message)
+            else:
+                await self._flow.send(self._send, message, last=self.finished)
+        finally:
+            self.sending_since = None
+
+    def _begin(self) -> None:
+        self.streaming = True
+        self._task = asyncio.current_task()
+        self._flow = DaphneFlow.of(self._send)
+        reaper().watch(self)
+        say_goodbye_on_signals()
+
+    async def last_words(self) -> None:
+        """Say goodbye in the place of an application that was cancelled: the server stops."""
+        if self.streaming and not self.finished:
+            body = own_block("closing", {"reason": "shutdown"})
+            with contextlib.suppress(Exception):
+                await self.send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def time_out(self) -> None:
+        """Disconnect a client that has not read for too long."""
+        self.timed_out = True
+        if not self.abort() and self._task is not None:
+            self._task.cancel()
+
+    def abort(self) -> bool:
+        """Cut the connection without waiting for what is not sent; return False where the server offers no way to."""
+        if self._flow is not None:
+            self._flow.abort()
+            return True
+        transport = getattr(getattr(self._send, "__self__", None), "transport", None)  # uvicorn
+        if isinstance(transport, asyncio.BaseTransport) and hasattr(transport, "abort"):
+            transport.abort()
+            return True
+        return False
+
+    def release(self) -> None:
+        """Forget the request."""
+        if self.streaming:
+            reaper().forget(self)
+            if self._flow is not None:
+                self._flow.stop()
+
+
+def _is_event_stream(message: Message) -> bool:
+    wanted = sse.CONTENT_TYPE.encode()
+    return any(name.lower() == b"content-type" and value.startswith(wanted) for name, value in message["headers"])
+
+
+class DaphneFlow:
+    """Flow control for one response under Daphne: a Twisted push producer, which the transport pauses at 64 KiB.
+
+    Daphne hands an application ``functools.partial(server.handle_reply, protocol)`` as its ``send``, and its protocol
+    is a ``twisted.web.http.Request``, whose ``registerProducer`` is public. A system check holds that this is so.
+    """
+
+    def __init__(self, protocol: Any) -> None:
+        self._protocol = protocol
+        self._can_write = asyncio.Event()
+        self._can_write.set()
+        self._registered = False
+
+    @classmethod
+    def of(cls, send: Any) -> DaphneFlow | None:
+        """Return the flow of a Daphne response; None under other servers, which have flow control of their own."""
+        protocol = next(iter(getattr(send, "args", ())), None)
+        return cls(protocol) if type(protocol).__module__ == "daphne.http_protocol" else None
+
+    async def send(self, send: Send, message: Message, *, last: bool) -> None:
+        if last:
+            self.stop()
+        elif not self._registered:
+            self._registered = True
+            self._protocol.registerProducer(self, True)
+        await send(message)
+        if not self._can_write.is_set():
+            await self._can_write.wait()
+
+    def stop(self) -> None:
+        if self._registered:
+            self._registered = False
+            self._can_write.set()
+            with contextlib.suppress(Exception):  # the connection is gone, and its channel with it
+                self._protocol.unregisterProducer()
+
+    def abort(self) -> None:
+        self.stop()
+        transport = getattr(self._protocol, "transport", None)
+        if transport is not None:
+            transport.abortConnection()
+
+    # Twisted's IPushProducer, by whose names the transport calls.
+
+    def pauseProducing(self) -> None:
+        self._can_write.clear()
+
+    def resumeProducing(self) -> None:
+        self._can_write.set()
+
+    def stopProducing(self) -> None:
+        self._can_write.set()
+
+
+class Reaper:
+    """Disconnects the clients of one event loop that keep a write waiting for LIVEFEED_SEND_TIMEOUT seconds."""
+
+    def __init__(self) -> None:
+        self._guards: set[Guard] = set()
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, guard: Guard) -> None:
+        self._guards.add(guard)
+        if self._timer is None and settings.SEND_TIMEOUT:
+            self._timer = self._loop.call_later(REAP_EVERY, self._reap)
+
+    def forget(self, guard: Guard) -> None:
+        self._guards.discard(guard)
+
+    def _reap(self) -> None:
+        limit = self._loop.time() - settings.SEND_TIMEOUT
+        for guard in list(self._guards):
+            if guard.sending_since is not None and guard.sending_since < limit and not guard.timed_out:
+                logger.info("A client did not read for %s s and is disconnected.", settings.SEND_TIMEOUT)
+                guard.time_out()
+        self._timer = self._loop.call_later(REAP_EVERY, self._reap) if self._guards else None
+
+
+_reapers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Reaper] = weakref.WeakKeyDictionary()
+
+
+def reaper() -> Reaper:
+    """Return the reaper of the running event loop."""
+    loop = asyncio.get_running_loop()
+    if loop not in _reapers:
+        _reapers[loop] = Reaper()
+    return _reapers[loop]
+
+
+_goodbyes: dict[int, Any] = {}
+
+
+def say_goodbye_on_signals() -> None:
+    """Chain ourselves in front of the server's handlers of SIGTERM and SIGINT: first the goodbyes, then its own way.
+
+    Done at the first stream, in the main thread only: earlier the server has not set its handlers yet. A second signal
+    goes straight to the server.
+    """
+    if _goodbyes or not settings.DRAIN_SECONDS or threading.current_thread() is not threading.main_thread():
+        return
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        previous = signal.getsignal(number)
+        _goodbyes[number] = previous
+        if callable(previous) and previous is not signal.default_int_handler:
+            signal.signal(number, _Goodbye(loop, previous))
+
+
+class _Goodbye:
+    """A signal handler that drains the streams before it lets the previous handler stop the server."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, previous: Callable[[int, FrameType | None], Any]) -> None:
+        self._loop = loop
+        self._previous = previous
+        self._task: asyncio.Task[None] | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self._task is not None or self._loop.is_closed():
+            self._previous(number, frame)
+        else:
+            self._loop.call_soon_threadsafe(self._begin, number)
+
+    def _begin(self, number: int) -> None:
+        if self._task is None:
+            self._task = self._loop.create_task(self._drain(number))
+
+    async def _drain(self, number: int) -> None:
+        try:
+            await get_roster().drain(settings.DRAIN_SECONDS)
+        finally:
+            self._previous(number, None)

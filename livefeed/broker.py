@@ -1,0 +1,219 @@
+"""The one place that talks to the Channels layer.
+
+Its messages carry events for speed and prove nothing: they may be lost, late, doubled or out of order, and the history
+repairs that. So nothing here is waited for by a writer, and no failure here reaches one.
+
+Sending: :func:`send` may be called in any thread. It hands the events to the *outbox* of the loop that serves streams
+in this process, else to a background loop that keeps its connections: several times cheaper than starting a loop, and
+connecting, for each call. Receiving: a hub's :class:`Inbox` is one channel, member of a group per topic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import hashlib
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from channels.layers import InMemoryChannelLayer, channel_layers
+
+from .conf import settings
+from .events import Stretch, pack, unpack
+
+logger = logging.getLogger("livefeed.broker")
+
+#: Events in one message of the layer.
+MESSAGE_EVENTS = 100
+#: Stretches that wait in an outbox; beyond that the layer is away, and readers are served from the history.
+OUTBOX_LIMIT = 10_000
+#: Seconds that a process which ends (a command, a worker) gives its last messages.
+LAST_WORDS = 2.0
+
+
+def channel_layer() -> Any:
+    """Return the layer that ``LIVEFEED_CHANNEL_LAYER`` names; a site that configured none gets one in memory."""
+    if settings.CHANNEL_LAYER in channel_layers:
+        return channel_layers[settings.CHANNEL_LAYER]
+    return _own_layer()
+
+
+@cache
+def _own_layer() -> Any:
+    return InMemoryChannelLayer()
+
+
+def group_name(topic: str) -> str:
+    """Return the group of a topic: the Channels specification allows under 100 ASCII characters and no colon."""
+    digest = hashlib.blake2b(topic.encode(), digest_size=16).hexdigest()
+    return f"livefeed.{settings.prefix}.{digest}"
+
+
+class Outbox:
+    """The events that wait to be sent from one event loop, in order."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: deque[Stretch] = deque()
+        self._sending: asyncio.Task[None] | None = None
+        self._failing = False
+
+    def put(self, stretch: Stretch) -> None:
+        """Take events from any thread. Raises RuntimeError where the loop is closed."""
+        self._loop.call_soon_threadsafe(self._put, stretch)
+
+    def _put(self, stretch: Stretch) -> None:
+        if len(self._waiting) >= OUTBOX_LIMIT:
+            return  # _send has said that the layer is away
+        self._waiting.append(stretch)
+        if self._sending is None or self._sending.done():
+            self._sending = self._loop.create_task(self._send_all())
+
+    async def _send_all(self) -> None:
+        while self._waiting:
+            waiting = list(self._waiting)
+            self._waiting.clear()
+            for stretch in _messages(waiting):
+                await self._send(stretch)
+
+    async def _send(self, stretch: Stretch) -> None:
+        try:
+            message = {"type": "livefeed.events", "body": pack(stretch)}
+            await channel_layer().group_send(group_name(stretch.topic), message)
+        except Exception as error:
+            if not self._failing:
+                logger.warning("The channel layer is away (%s); readers are served from the history.", error)
+            self._failing = True
+        else:
+            self._failing = False
+
+    async def flushed(self) -> None:
+        """Wait until nothing waits any more."""
+        if self._sending is not None:
+            await self._sending
+
+
+def _messages(stretches: list[Stretch]) -> Iterator[Stretch]:
+    """Join the stretches of each topic and epoch, and cut them to the size of a message."""
+    joined: dict[tuple[str, str], list[Any]] = {}
+    for topic, epoch, events in stretches:
+        joined.setdefault((topic, epoch), []).extend(events)
+    for (topic, epoch), events in joined.items():
+        for start in range(0, len(events), MESSAGE_EVENTS):
+            yield Stretch(topic, epoch, events[start : start + MESSAGE_EVENTS])
+
+
+class _Outboxes:
+    """This process's outboxes: that of the loop which serves streams, and one in the background."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._serving: Outbox | None = None
+        self._background: Outbox | None = None
+
+    def serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._serving = Outbox(loop)
+
+    def put(self, stretch: Stretch) -> None:
+        serving = self._serving
+        if serving is not None:
+            try:
+                return serving.put(stretch)
+            except RuntimeError:  # that loop is closed
+                self._serving = None
+        self._in_background().put(stretch)
+
+    def _in_background(self) -> Outbox:
+        with self._lock:
+            if self._background is None:
+                loop = asyncio.new_event_loop()
+                threading.Thread(target=loop.run_forever, name="livefeed-broker", daemon=True).start()
+                self._background = Outbox(loop)
+            return self._background
+
+    def flush(self, timeout: float) -> None:
+        """Wait for the background outbox, at most ``timeout`` seconds."""
+        if self._background is not None:
+            loop = self._background._loop
+            with contextlib.suppress(TimeoutError, RuntimeError):
+                asyncio.run_coroutine_threadsafe(self._background.flushed(), loop).result(timeout)
+
+
+_outboxes = _Outboxes()
+
+
+def _start_anew() -> None:
+    """Forget the parent's loops after a fork: their threads did not come along."""
+    global _outboxes
+    _outboxes = _Outboxes()
+
+
+os.register_at_fork(after_in_child=_start_anew)
+atexit.register(lambda: _outboxes.flush(LAST_WORDS))
+
+
+def send(stretch: Stretch) -> None:
+    """Tell the other processes, soon, of committed events. Callable in any thread; never raises, never waits."""
+    _outboxes.put(stretch)
+
+
+def serve_from(loop: asyncio.AbstractEventLoop) -> None:
+    """Send from this loop from now on: it serves streams, and with the in-memory layer only it can reach them."""
+    _outboxes.serve(loop)
+
+
+class Inbox:
+    """One channel of the layer, for one hub. What goes wrong in the layer is raised here as the layer raises it."""
+
+    def __init__(self) -> None:
+        self._layer = channel_layer()
+        self._channel = ""
+        self._topics: set[str] = set()
+        self._opening = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Get a channel and join with it all topics that were asked for; nothing to do where that is done."""
+        async with self._opening:
+            if not self._channel:
+                channel = await self._layer.new_channel("livefeed")
+                for topic in self._topics:
+                    await self._layer.group_add(group_name(topic), channel)
+                self._channel = channel
+
+    def lost(self) -> None:
+        """Forget the channel: the layer failed, and :meth:`open` has to begin anew."""
+        self._channel = ""
+
+    async def join(self, topic: str) -> None:
+        """Receive a topic's events; to be called again well before the layer's ``group_expiry``."""
+        self._topics.add(topic)
+        await self.open()
+        await self._layer.group_add(group_name(topic), self._channel)
+
+    async def leave(self, topic: str) -> None:
+        """Receive a topic's events no more."""
+        self._topics.discard(topic)
+        if self._channel:
+            await self._layer.group_discard(group_name(topic), self._channel)
+
+    async def rejoin(self) -> None:
+        """Join every topic again."""
+        for topic in list(self._topics):
+            await self.join(topic)
+
+    async def receive(self) -> Stretch:
+        """Return the next message. Raises ValueError, TypeError or KeyError for one that is not ours."""
+        await self.open()
+        message = await self._layer.receive(self._channel)
+        return unpack(message["body"])
+
+    @property
+    def expiry(self) -> float:
+        """Seconds after which the layer forgets a member that did not join again."""
+        return float(getattr(self._layer, "group_expiry", 86_400))

@@ -1,0 +1,212 @@
+"""What ``manage.py check`` says about a site's feeds and settings, each with a hint at the cure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, router
+from django.urls import NoReverseMatch, reverse
+from django.utils.module_loading import import_string
+
+from .asgi import Wrapped
+from .conf import Settings, settings
+from .feeds import LiveFeed
+from .history import get_history
+from .leases import get_leases
+from .registry import registry
+from .values import resolves
+
+
+@register("livefeed")
+def check_feeds(**kwargs: Any) -> list[CheckMessage]:
+    """Look at every registered feed."""
+    clashes = [
+        Error(
+            f"Two feeds own the topics {feed.name!r}: {_class(registry.owner(feed.name))} and {_class(feed)}.",
+            hint="Give one of them another `name`.",
+            obj=type(feed),
+            id="livefeed.E001",
+        )
+        for feed in registry.clashes
+    ]
+    return [*clashes, *(message for feed in registry for message in _check_feed(feed))]
+
+
+def _class(feed: LiveFeed | None) -> str:
+    return f"{type(feed).__module__}.{type(feed).__qualname__}"
+
+
+def _check_feed(feed: LiveFeed) -> Iterator[CheckMessage]:
+    if feed.model is None:
+        return
+    if isinstance(feed.fields, str) and feed.fields != "__all__":
+        yield Error(
+            f"`fields` of {_class(feed)} is the string {feed.fields!r}.",
+            hint=f'Use a list: fields = ["{feed.fields}"], or "__all__" for every column.',
+            obj=type(feed),
+            id="livefeed.E002",
+        )
+        return
+    if not feed.fields and not feed.overrides("get_data"):
+        yield Error(
+            f"{_class(feed)} names no `fields`, so its events would be empty.",
+            hint='List what may leave the server, e.g. fields = ["title"]; or override get_data().',
+            obj=type(feed),
+            id="livefeed.E003",
+        )
+    for name in feed.field_names:
+        if not resolves(feed.model, name):
+            yield Error(
+                f"`fields` of {_class(feed)} names {name!r}, which {feed.model._meta.label} does not have.",
+                hint="Use a column, a path such as author__name, or an attribute or method of the model.",
+                obj=type(feed),
+                id="livefeed.E004",
+            )
+    if feed.overrides("get_topics") and not feed.overrides("get_queryset"):
+        yield Warning(
+            f"{_class(feed)} has topics of its own, but no get_queryset(topic).",
+            hint="The widget can't tell which items such a topic begins with; override get_queryset(topic).",
+            obj=type(feed),
+            id="livefeed.W005",
+        )
+
+
+@register("livefeed")
+def check_settings(**kwargs: Any) -> list[CheckMessage]:
+    """Look at the LIVEFEED_* settings."""
+    declared = {setting.name for setting in Settings.declared()}
+    errors: list[CheckMessage] = [
+        Error(text, hint="See docs/settings.md.", id="livefeed.E010")
+        for text in filter(None, (setting.error() for setting in Settings.declared()))
+    ]
+    if not errors:
+        errors += _check_backends()
+    for name in dir(django_settings):
+        if name.startswith("LIVEFEED_") and name not in declared:
+            errors.append(Warning(f"{name} is no setting of livefeed.", hint="Check the spelling.", id="livefeed.W011"))
+    return errors
+
+
+def _check_backends() -> Iterator[CheckMessage]:
+    if settings.DATABASE not in connections.settings:
+        yield Error(
+            f"LIVEFEED_DATABASE is {settings.DATABASE!r}, which is not in DATABASES.",
+            hint=f"Use one of {sorted(connections.settings)}.",
+            id="livefeed.E012",
+        )
+    if settings.PREFIX and not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", settings.PREFIX):
+        yield Error(
+            f"LIVEFEED_PREFIX is {settings.PREFIX!r}.",
+            hint='Use 1 to 40 letters, digits, "-" and "_".',
+            id="livefeed.E013",
+        )
+    try:
+        get_history()
+        get_leases()
+    except ImproperlyConfigured as error:
+        yield Error(str(error), hint="Correct the dotted path.", id="livefeed.E014")
+    layers = getattr(django_settings, "CHANNEL_LAYERS", {})
+    if settings.CHANNEL_LAYER != "default" and settings.CHANNEL_LAYER not in layers:
+        yield Error(
+            f"LIVEFEED_CHANNEL_LAYER is {settings.CHANNEL_LAYER!r}, which is not in CHANNEL_LAYERS.",
+            hint=f"Use one of {sorted(layers)}.",
+            id="livefeed.E015",
+        )
+
+
+@register("livefeed")
+def check_site(**kwargs: Any) -> list[CheckMessage]:
+    """Look at how the site serves its streams."""
+    return [*_check_urls(), *_check_asgi(), *_check_databases()]
+
+
+def _check_urls() -> Iterator[CheckMessage]:
+    try:
+        reverse("livefeed:stream")
+    except NoReverseMatch:
+        yield Warning(
+            "livefeed.urls is not in the URLconf, so there is nothing to connect to.",
+            hint='Add path("livefeed/", include("livefeed.urls")).',
+            id="livefeed.W020",
+        )
+    except ImproperlyConfigured:
+        pass  # Django's own checks report a URLconf that can't be loaded
+
+
+def _check_asgi() -> Iterator[CheckMessage]:
+    path = getattr(django_settings, "ASGI_APPLICATION", None)
+    daphne = apps.is_installed("daphne")
+    if not path:
+        if daphne:
+            yield Error(
+                "ASGI_APPLICATION is not set, so runserver can't serve streams.",
+                hint='Set ASGI_APPLICATION = "<project>.asgi.application".',
+                id="livefeed.E021",
+            )
+        return
+    try:
+        application = import_string(path)
+    except ImportError:
+        return  # daphne reports that itself
+    if daphne and not _is_wrapped(application):
+        yield Error(
+            f"{path} is served by Daphne without livefeed.asgi.wrap(): a client that does not read would fill the "
+            "memory of the process.",
+            hint="In asgi.py: application = livefeed.asgi.wrap(get_asgi_application())",
+            id="livefeed.E022",
+        )
+    if daphne and not hasattr(import_string("daphne.http_protocol.WebRequest"), "registerProducer"):
+        yield Error(
+            "This Daphne has no registerProducer() on its requests, so livefeed.asgi.wrap() can't hold slow clients.",
+            hint="Use a version of daphne that livefeed was tested with, and report this.",
+            id="livefeed.E023",
+        )
+
+
+def _is_wrapped(application: Any) -> bool:
+    """Look for the wrapper where people put it: outermost, in a ProtocolTypeRouter, or under a static files handler."""
+    for _ in range(10):
+        if isinstance(application, Wrapped):
+            return True
+        mapping = getattr(application, "application_mapping", None)
+        application = mapping.get("http") if mapping else getattr(application, "application", None)
+    return False
+
+
+def _check_databases() -> Iterator[CheckMessage]:
+    for feed in registry:
+        alias = _alias_of(feed)
+        if alias and alias != settings.DATABASE and get_history().alias is not None:
+            yield Warning(
+                f"{_class(feed)} is on the database {alias!r}, its history on {settings.DATABASE!r}.",
+                hint="Its events are written after the commit: a process that dies in between loses them.",
+                obj=type(feed),
+                id="livefeed.W030",
+            )
+
+
+def _alias_of(feed: LiveFeed) -> str | None:
+    return router.db_for_write(feed.model) if feed.model is not None else None
+
+
+@register(Tags.security, "livefeed", deploy=True)
+def check_deployment(**kwargs: Any) -> list[CheckMessage]:
+    """Look at what only matters in production."""
+    layers = getattr(django_settings, "CHANNEL_LAYERS", {})
+    backend = layers.get(settings.CHANNEL_LAYER, {}).get("BACKEND", "channels.layers.InMemoryChannelLayer")
+    if backend != "channels.layers.InMemoryChannelLayer":
+        return []
+    return [
+        Warning(
+            "The channel layer is in memory: an event from another process arrives with the next look, up to "
+            f"{settings.LOOK_INTERVAL} s late, and fleeting events not at all.",
+            hint="Use channels_redis.pubsub.RedisPubSubChannelLayer where more than one process serves the site.",
+            id="livefeed.W031",
+        )
+    ]

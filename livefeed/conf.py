@@ -1,0 +1,105 @@
+"""The settings, each with its type, its default, and what turns it off.
+
+Read lazily, so that ``import livefeed`` works before Django is set up and ``override_settings`` works in tests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Generic, TypeVar, overload
+
+from django.conf import settings as django_settings
+
+T = TypeVar("T")
+
+
+class Setting(Generic[T]):
+    """One ``LIVEFEED_*`` setting. ``minimum`` is checked by ``manage.py check``, as is the type of the default."""
+
+    def __init__(self, default: T, *, minimum: float | None = None) -> None:
+        self.default = default
+        self.minimum = minimum
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = f"LIVEFEED_{name}"
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Setting[T]: ...
+    @overload
+    def __get__(self, instance: Settings, owner: type) -> T: ...
+    def __get__(self, instance: Settings | None, owner: type) -> Setting[T] | T:
+        if instance is None:
+            return self
+        value: T = getattr(django_settings, self.name, self.default)
+        return value
+
+    def error(self) -> str | None:
+        """Say what is wrong with the configured value, or None."""
+        value: Any = getattr(django_settings, self.name, self.default)
+        wanted: tuple[type, ...] = (int, float) if isinstance(self.default, float) else (type(self.default),)
+        if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
+            return f"{self.name} is {value!r}; it must be of type {wanted[-1].__name__}."
+        if self.minimum is not None and value < self.minimum:
+            return f"{self.name} is {value!r}; it must be at least {self.minimum}."
+        return None
+
+
+class Settings:
+    """``settings.KEEPALIVE`` is Django's ``LIVEFEED_KEEPALIVE``, or the default given here."""
+
+    #: Dotted path of the history backend. Default: Django's database.
+    HISTORY = Setting("livefeed.history.database.DatabaseHistory")
+    #: Dotted path of the keeper of leases. Default: Django's database.
+    LEASES = Setting("livefeed.leases.database.DatabaseLeases")
+    #: Alias of the one database that holds the history and the leases. Default "default".
+    DATABASE = Setting("default")
+    #: Alias in CHANNEL_LAYERS. Default "default"; without CHANNEL_LAYERS an in-memory layer is used.
+    CHANNEL_LAYER = Setting("default")
+    #: Keeps sites that share a Redis apart; letters, digits, "-", "_". Default "": drawn from SECRET_KEY.
+    PREFIX = Setting("")
+
+    #: Seconds that an event is kept, counted from its numbering. Default one day; 0 keeps by count only.
+    RETENTION = Setting(86_400.0, minimum=0)
+    #: Events kept per topic. Default 10,000; 0 keeps by age only.
+    RETENTION_EVENTS = Setting(10_000, minimum=0)
+    #: Seconds between two looks of a hub at the history: the longest a lost layer message delays an event. Default 1.
+    LOOK_INTERVAL = Setting(1.0, minimum=0.05)
+    #: Bytes of recent events that one process keeps in memory, over all topics. Default 64 MiB.
+    TAIL_BYTES = Setting(64 * 1024 * 1024, minimum=64 * 1024)
+    #: Bytes of one event's data, as JSON in UTF-8. Default 256 KiB.
+    MAX_EVENT_BYTES = Setting(256 * 1024, minimum=1024)
+
+    #: Seconds of silence after which a comment is sent. Default 15.
+    KEEPALIVE = Setting(15.0, minimum=0.1)
+    #: Seconds that one write may wait for a client that does not read, before it is disconnected. Default 60; 0: never.
+    SEND_TIMEOUT = Setting(60.0, minimum=0)
+    #: Topics on one connection. Default 50.
+    MAX_TOPICS = Setting(50, minimum=1)
+    #: Seconds on SIGTERM for saying goodbye to open streams. Default 3; 0 leaves signals alone.
+    DRAIN_SECONDS = Setting(3.0, minimum=0)
+
+    #: Streams per user over all processes (anonymous: per session, else per address). Default 10; 0: no limit.
+    MAX_CONNECTIONS_PER_USER = Setting(10, minimum=0)
+    #: Streams per process. Default 10,000; 0: no limit.
+    MAX_CONNECTIONS = Setting(10_000, minimum=0)
+    #: Seconds that the lease of a killed process still counts. Default 60.
+    LEASE_SECONDS = Setting(60.0, minimum=3)
+    #: Proxies of yours that append to X-Forwarded-For. Default 0: the peer's address is the client's.
+    TRUSTED_PROXIES = Setting(0, minimum=0)
+    #: Seconds after which an open stream's right to its topics is looked at again. Default 30.
+    RECHECK_INTERVAL = Setting(30.0, minimum=1)
+    #: Seconds that a signed topic name is good for. Default one day.
+    SIGNATURE_SECONDS = Setting(86_400.0, minimum=1)
+
+    @classmethod
+    def declared(cls) -> list[Setting[Any]]:
+        """Return every setting, in the order above."""
+        return [value for value in vars(cls).values() if isinstance(value, Setting)]
+
+    @property
+    def prefix(self) -> str:
+        """Return LIVEFEED_PREFIX, or a digest of SECRET_KEY: the same in every process of one site, and only there."""
+        return self.PREFIX or hashlib.blake2b(django_settings.SECRET_KEY.encode(), digest_size=6).hexdigest()
+
+
+settings = Settings()

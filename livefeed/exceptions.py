@@ -1,0 +1,42 @@
+"""Every error that livefeed raises on purpose. Each message gives the value, the rule and the cure."""
+
+
+class LivefeedError(Exception):
+    """Base of all errors that livefeed raises on purpose."""
+
+
+class InvalidTopic(LivefeedError, ValueError):
+    """A topic name that breaks the rule for names (see :mod:`livefeed.topics`)."""
+
+
+class InvalidType(LivefeedError, ValueError):
+    """An event type that no client could receive, or one that is reserved."""
+
+
+class InvalidData(LivefeedError, ValueError):
+    """Event data that can't be written as JSON, or is larger than ``LIVEFEED_MAX_EVENT_BYTES``."""
+
+
+class InvalidCursor(LivefeedError, ValueError):
+    """Text that is not a cursor of ours."""
+
+
+class FeedError(LivefeedError):
+    """A feed whose declaration or hook can't be used: what it returned, and what it should have returned."""
+
+
+class WrongContext(LivefeedError, RuntimeError):
+    """A call from a place where it would block or could not keep its promise; the message says what to call instead."""
+
+
+class LimitReached(LivefeedError):
+    """A connection that is one too many.
+
+    ``reason`` is ``"limit"`` (of the user, session or address), ``"capacity"`` (of the process) or ``"shutdown"``;
+    ``limit`` is the number of connections allowed, in connections.
+    """
+
+    def __init__(self, reason: str, limit: int) -> None:
+        super().__init__(f"connection refused: {reason} ({limit} allowed)")
+        self.reason = reason
+        self.limit = limit

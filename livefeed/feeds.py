@@ -1,0 +1,120 @@
+"""LiveFeed: which model changes become events, on which topics, with what data, and who may see them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from django.db import models
+
+from .exceptions import FeedError
+from .topics import prefix, validate_topic
+from .values import column_names, value_of
+
+
+class LiveFeed:
+    """Subclass it in ``livefeeds.py``, name a model and the fields that may leave the server, and ``@register`` it::
+
+        @register
+        class ArticleFeed(LiveFeed):
+            model = Article
+            fields = ["title", "url"]
+
+    Saves, deletions and many-to-many changes become the events ``created``, ``updated`` and ``deleted`` on the topics
+    that :meth:`get_topics` names. A feed without a model has a ``name`` and is published to with ``publish()``.
+    """
+
+    #: The model whose changes become events, or None.
+    model: ClassVar[type[models.Model] | None] = None
+    #: The feed's name and its main topic. Default: ``app_label.model_name``. It owns this topic and ``name:<key>``.
+    name: ClassVar[str] = ""
+    #: What leaves the server: columns, many-to-many fields, paths (``author__name``), attributes, properties, methods.
+    #: ``"__all__"`` for every column.
+    fields: ClassVar[Sequence[str] | Literal["__all__"]] = ()
+    #: Whether everybody may read it.
+    public: ClassVar[bool] = False
+    #: Whether events carry their type in an ``event:`` line. Clients that only take unnamed ones (Turbo, htmx 4) need
+    #: False; they then find the data alone, and a ``str`` as it is, not quoted as JSON.
+    event_names: ClassVar[bool] = True
+    #: How many items the widget shows.
+    limit: ClassVar[int] = 20
+    #: Where the widget puts new items.
+    insert: ClassVar[Literal["prepend", "append"]] = "prepend"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in cls.__dict__ and cls.model is not None:
+            cls.name = cls.model._meta.label_lower
+
+    def get_topics(self, instance: Any) -> list[str]:
+        """Return the topics that a change of this instance belongs to: ``name`` and ``name:<key>``, or none.
+
+        Where a save changes them, the topics left get ``deleted`` and those entered get ``created``.
+        """
+        return [self.name]
+
+    def get_data(self, instance: Any) -> dict[str, Any]:
+        """Return an event's data, by default the ``fields`` of the instance. ``pk`` is added where it is missing."""
+        return {name: value_of(instance, name) for name in self.field_names}
+
+    def has_view_permission(self, user: Any, topic: str) -> Any:
+        """Return whether this user may read this topic. May be an ``async def``.
+
+        By default everybody where the feed is ``public``, else who has Django's ``view`` permission on the model.
+        """
+        if self.public:
+            return True
+        if self.model is None:
+            return False
+        options = self.model._meta
+        return user.has_perm(f"{options.app_label}.view_{options.model_name}")
+
+    def get_queryset(self, topic: str) -> models.QuerySet[Any]:
+        """Return the items that a widget on this topic begins with, in its order.
+
+        By default all of the model, by its Meta.ordering, else newest first. A topic ``name:<key>`` has no default.
+        """
+        if self.model is None or topic != self.name:
+            raise FeedError(
+                f"{type(self).__name__} can't tell which items belong to the topic {topic!r}. "
+                "Override get_queryset(topic)."
+            )
+        items = self.model._default_manager.all()
+        return items if items.ordered else items.order_by("-pk")
+
+    # -- what the rest of livefeed asks ---------------------------------------------------------------------------
+
+    @property
+    def field_names(self) -> Sequence[str]:
+        """The names in ``fields``, spelled out."""
+        if self.fields == "__all__":
+            return column_names(self.model) if self.model is not None else ()
+        return self.fields
+
+    def overrides(self, *hooks: str) -> bool:
+        """Tell whether this feed's class has its own version of one of these methods."""
+        return any(getattr(type(self), hook) is not getattr(LiveFeed, hook) for hook in hooks)
+
+    def owns(self, topic: str) -> bool:
+        """Tell whether a topic is this feed's."""
+        return prefix(topic) == self.name
+
+    def topics_of(self, instance: models.Model) -> list[str]:
+        """Return :meth:`get_topics`, refusing what is not a list of this feed's topics with :exc:`FeedError`."""
+        topics = self.get_topics(instance)
+        if isinstance(topics, str) or not isinstance(topics, Sequence):
+            raise FeedError(f"{type(self).__name__}.get_topics() returned {topics!r}. Return a list of topics.")
+        for topic in topics:
+            if not self.owns(validate_topic(topic)):
+                raise FeedError(
+                    f"{type(self).__name__}.get_topics() returned {topic!r}, which is not its own. "
+                    f'Return "{self.name}" or "{self.name}:<key>".'
+                )
+        return list(dict.fromkeys(topics))
+
+    def data_of(self, instance: models.Model) -> dict[str, Any]:
+        """Return :meth:`get_data` with the key; refuse what is not a mapping with :exc:`FeedError`."""
+        data = self.get_data(instance)
+        if not isinstance(data, Mapping):
+            raise FeedError(f"{type(self).__name__}.get_data() returned {data!r}. Return a dict.")
+        return {"pk": instance.pk, **data}

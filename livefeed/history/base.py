@@ -1,0 +1,112 @@
+"""What every history can do. All methods are synchronous and may block: they run in a writer's or a pool's thread."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from asgiref.sync import sync_to_async
+
+from ..backends import backend
+from ..cursors import NONE_YET, Position, entry, join
+from ..events import Event, Stretch
+from ..topics import validate_topic
+
+
+class Head(NamedTuple):
+    """The end of a topic: its epoch, the number of its newest event, and the number up to which it was trimmed."""
+
+    epoch: str
+    seq: int
+    floor: int = 0
+
+
+class Page(NamedTuple):
+    """A part of a topic: the events that follow a position, in order, and where the topic stood when they were read."""
+
+    head: Head
+    events: Sequence[Event]
+
+
+#: A topic that never had an event.
+EMPTY = Head("", 0, 0)
+
+
+class History(ABC):
+    """Events by topic, each with a number that leaves no hole.
+
+    ``alias`` is the database whose transactions :meth:`record` takes part in, or None for a history outside of Django's
+    databases: there events are appended after the commit, and only :meth:`append` is called.
+    """
+
+    alias: str | None = None
+
+    @abstractmethod
+    def record(self, events: Sequence[Event]) -> None:
+        """Write events in the transaction at hand, without numbers and without a lock."""
+
+    @abstractmethod
+    def number(self, topics: Iterable[str]) -> list[Stretch]:
+        """Number what is committed on these topics and has no number; return just that, for the broker."""
+
+    @abstractmethod
+    def append(self, events: Sequence[Event]) -> list[Stretch]:
+        """Write and number events in one go."""
+
+    def begin_write(self) -> None:  # noqa: B027 - most histories have nothing to do here
+        """Make the transaction at hand a writer, where one that reads first may not write later (SQLite)."""
+
+    @abstractmethod
+    def leftovers(self, seen: frozenset[int]) -> tuple[list[Stretch], frozenset[int]]:
+        """Number what nobody numbered; ``seen`` are the ids that this returned last time.
+
+        An event counts as left over when it lacks a number at two calls in a row: no clock is asked.
+        """
+
+    @abstractmethod
+    def heads(self, topics: Iterable[str]) -> dict[str, Head]:
+        """Return where topics end. Topics without an event are left out."""
+
+    @abstractmethod
+    def moved(self, marker: Any) -> tuple[dict[str, Head], Any]:
+        """Return the topics that got events since ``marker`` (None: nothing, only a marker), and the next marker.
+
+        May name a topic more than once over several calls, but misses none for longer than a full sweep.
+        """
+
+    @abstractmethod
+    def read(self, topic: str, after: int, limit: int) -> Page:
+        """Return at most ``limit`` numbered events with ``seq > after``."""
+
+    @abstractmethod
+    def trim(self) -> int:
+        """Remove what the retention does not keep; return how many events went."""
+
+    @abstractmethod
+    def renew_epoch(self, topics: Iterable[str] | None = None) -> int:
+        """Draw new epochs (for all topics by default), so that every cursor handed out before ends in a reset."""
+
+
+def get_history() -> History:
+    """Return the history that ``LIVEFEED_HISTORY`` names."""
+    return backend("HISTORY", History)
+
+
+def cursor(*topics: str) -> str:
+    """Return the cursor of these topics as they stand.
+
+    Take it before reading the data that a page shows, and hand it to the page: whatever changes after it is replayed.
+    """
+    heads = get_history().heads([validate_topic(topic) for topic in topics])
+    return join(entry(topic, position_of(heads.get(topic, EMPTY))) for topic in topics)
+
+
+async def acursor(*topics: str) -> str:
+    """Return the cursor of these topics as they stand; the async twin of :func:`cursor`."""
+    return await sync_to_async(cursor)(*topics)
+
+
+def position_of(head: Head) -> Position:
+    """Return the position of a reader who has seen everything."""
+    return Position(head.epoch, head.seq) if head.epoch else NONE_YET

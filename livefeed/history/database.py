@@ -1,0 +1,189 @@
+"""The history in Django's database (``LIVEFEED_DATABASE``): an outbox that is numbered after the commit.
+
+In a writer's transaction :meth:`record` only inserts, so nothing is locked there, nobody waits, nothing deadlocks.
+After the commit :meth:`number` locks the topic's row for a moment and gives every committed row without a number the
+next ones, in the order of insertion. Whoever numbers, numbers for all: if a publisher dies after its commit, the next
+publisher or a hub's look does it.
+
+The topic's row is locked by an UPDATE, and that is the first statement of the transaction. On SQLite a transaction
+that reads first and writes later fails with "database is locked" where another one wrote in between; on the others an
+UPDATE waits as SELECT … FOR UPDATE would. The rows are then found by a plain SELECT: on InnoDB a locking one would
+wait for the inserts of others. Both hold at READ COMMITTED; where a site uses a stricter level the loser of a race is
+told so by the database and tries again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+
+from django.conf import settings as django_settings
+from django.db import connections
+from django.db.models import F, Max, QuerySet
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from ..conf import settings
+from ..cursors import new_epoch
+from ..events import Event, Stretch
+from ..models import StoredEvent, StoredTopic
+from ..transactions import short_transaction
+from .base import EMPTY, Head, History, Page
+
+#: Rows per statement: under SQLite's limit of 999 variables, with room.
+BATCH = 400
+#: By how much two looks overlap: longer than a numbering transaction lasts.
+OVERLAP = timedelta(seconds=5)
+
+
+class DatabaseHistory(History):
+    """Events in two tables, numbered in a short transaction of their own."""
+
+    alias: str
+
+    def __init__(self) -> None:
+        self.alias = settings.DATABASE
+
+    def record(self, events: Sequence[Event]) -> None:
+        self._events.bulk_create([_row(event) for event in events], batch_size=BATCH)
+
+    def number(self, topics: Iterable[str]) -> list[Stretch]:
+        found: list[Stretch] = []
+        for topic in sorted(set(topics)):
+            found += short_transaction(self.alias, lambda topic=topic: self._number(topic))  # type: ignore[misc]
+        return found
+
+    def append(self, events: Sequence[Event]) -> list[Stretch]:
+        def write() -> list[Stretch]:
+            self.begin_write()
+            self.record(events)
+            # In the order of names, so that two of these never wait for each other.
+            topics = sorted({event.topic for event in events})
+            return [stretch for topic in topics for stretch in self._number(topic)]
+
+        return short_transaction(self.alias, write)
+
+    def begin_write(self) -> None:
+        if connections[self.alias].vendor == "sqlite":
+            self._topics.filter(pk=0).update(head=0)  # there is no row 0, but the lock is ours
+
+    def _number(self, topic: str) -> list[Stretch]:
+        """Give the committed events of a topic their numbers, in the transaction at hand."""
+        head = self._lock(topic)
+        rows = list(self._events.filter(topic=topic, seq__isnull=True).order_by("pk"))
+        if not rows:
+            return []
+        events = tuple(_event(row, seq) for seq, row in enumerate(rows, head.seq + 1))
+        first = head.seq + 1
+        for run in _consecutive([row.pk for row in rows]):
+            self._events.filter(pk__in=run).update(seq=F("pk") + (first - run[0]), numbered_at=Now())
+            first += len(run)
+        self._topics.filter(name=topic).update(head=head.seq + len(rows), moved_at=Now())
+        return [Stretch(topic, head.epoch, events)]
+
+    def _lock(self, topic: str) -> Head:
+        """Lock a topic's row, which is made if there is none, by the transaction's first statement: an UPDATE."""
+        row = self._topics.filter(name=topic)
+        while not row.update(moved_at=Now()):
+            self._topics.bulk_create([StoredTopic(name=topic, epoch=new_epoch())], ignore_conflicts=True)
+        # A locking read: at REPEATABLE READ InnoDB would answer a plain one from a snapshot older than the lock.
+        return Head(*row.select_for_update().values_list("epoch", "head", "floor").get())
+
+    def leftovers(self, seen: frozenset[int]) -> tuple[list[Stretch], frozenset[int]]:
+        rows = self._events.filter(numbered_at__isnull=True).order_by("pk").values_list("pk", "topic")[:BATCH]
+        waiting = dict(rows)
+        late = {topic for pk, topic in waiting.items() if pk in seen}
+        return self.number(late), frozenset(waiting)
+
+    def heads(self, topics: Iterable[str]) -> dict[str, Head]:
+        found: dict[str, Head] = {}
+        for names in _batches(list(topics)):
+            rows = self._topics.filter(name__in=names).values_list("name", "epoch", "head", "floor")
+            found.update({name: Head(epoch, seq, floor) for name, epoch, seq, floor in rows})
+        return found
+
+    def moved(self, marker: datetime | None) -> tuple[dict[str, Head], datetime | None]:
+        # An index on moved_at answers, and no clock but the database's is asked, which wrote it.
+        rows = self._topics.filter(moved_at__gt=(Now() if marker is None else marker) - OVERLAP)
+        heads: dict[str, Head] = {}
+        for name, epoch, seq, floor, moved_at in rows.values_list("name", "epoch", "head", "floor", "moved_at"):
+            heads[name] = Head(epoch, seq, floor)
+            marker = moved_at if marker is None else max(marker, moved_at)
+        return heads, marker
+
+    def read(self, topic: str, after: int, limit: int) -> Page:
+        # Events first, then the head: a floor that passed `after` meanwhile shows in it, and the reader is told.
+        rows = list(self._events.filter(topic=topic, seq__gt=after).order_by("seq")[:limit])
+        head = self.heads([topic]).get(topic, EMPTY)
+        return Page(head, tuple(_event(row, row.seq) for row in rows))
+
+    def trim(self) -> int:
+        return sum(self._trim(topic, cut) for topic, cut in self._cuts().items())
+
+    def _cuts(self) -> dict[str, int]:
+        """Return, per topic that has something to lose, the number up to which it is to be trimmed."""
+        cuts: dict[str, int] = defaultdict(int)
+        if settings.RETENTION:
+            old = self._events.filter(numbered_at__lt=Now() - timedelta(seconds=settings.RETENTION))
+            cuts.update(old.order_by().values_list("topic").annotate(Max("seq")))
+        if keep := settings.RETENTION_EVENTS:
+            long = self._topics.filter(head__gt=F("floor") + keep)
+            for topic, head in long.values_list("name", "head"):
+                cuts[topic] = max(cuts[topic], head - keep)
+        return cuts
+
+    def _trim(self, topic: str, cut: int) -> int:
+        """Remove a prefix, a range at a time, each with its floor in one short transaction."""
+        removed, floor = 0, -1
+        while floor < cut:
+            floor, gone = short_transaction(self.alias, lambda: self._trim_range(topic, cut))
+            removed += gone
+        return removed
+
+    def _trim_range(self, topic: str, cut: int) -> tuple[int, int]:
+        row = self._topics.filter(name=topic)
+        row.update(floor=F("floor"))
+        before = row.values_list("floor", flat=True).get()
+        floor = max(before, min(before + BATCH, cut))
+        gone, _ = self._events.filter(topic=topic, seq__lte=floor).delete()
+        row.update(floor=floor)
+        return floor, gone
+
+    def renew_epoch(self, topics: Iterable[str] | None = None) -> int:
+        names = self._topics.values_list("name", flat=True) if topics is None else topics
+        # moved_at too, so that the hubs see it at their next look.
+        return sum(self._topics.filter(name=name).update(epoch=new_epoch(), moved_at=Now()) for name in list(names))
+
+    @property
+    def _topics(self) -> QuerySet[StoredTopic]:
+        return StoredTopic.objects.using(self.alias)
+
+    @property
+    def _events(self) -> QuerySet[StoredEvent]:
+        return StoredEvent.objects.using(self.alias)
+
+
+def _row(event: Event) -> StoredEvent:
+    created_at = event.created_at if django_settings.USE_TZ else timezone.make_naive(event.created_at)
+    return StoredEvent(topic=event.topic, uid=event.id, type=event.type, data=event.json, created_at=created_at)
+
+
+def _event(row: StoredEvent, seq: int | None) -> Event:
+    created_at = row.created_at if django_settings.USE_TZ else timezone.make_aware(row.created_at)
+    return Event(row.topic, row.type, row.data, row.uid, created_at.astimezone(UTC), seq)
+
+
+def _consecutive(keys: Sequence[int]) -> Iterator[list[int]]:
+    """Cut ascending keys into runs without a gap, of BATCH keys at most: ``1 2 3 7`` gives ``1 2 3`` and ``7``."""
+    run: list[int] = []
+    for key in keys:
+        if run and (key != run[-1] + 1 or len(run) == BATCH):
+            yield run
+            run = []
+        run.append(key)
+    yield run
+
+
+def _batches(names: list[str]) -> Iterator[list[str]]:
+    return (names[start : start + BATCH] for start in range(0, len(names), BATCH))

@@ -1,0 +1,104 @@
+"""The HTML of the widget: one function makes it, the template tags and the snapshot view are thin around it.
+
+The cursor is taken before the items are read: what changes in between comes again over the stream, under the same key,
+and nothing is missed.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest
+from django.template.loader import render_to_string, select_template
+from django.urls import NoReverseMatch, reverse
+from django.utils.safestring import SafeString, mark_safe
+from django.utils.translation import gettext as _
+
+from .access import Viewer, may_read, viewer_of
+from .events import encode
+from .exceptions import FeedError, InvalidTopic
+from .feeds import LiveFeed
+from .history import cursor
+from .registry import registry
+from .topics import is_signed, sign_topic, validate_topic
+
+
+def live_feed(
+    request: HttpRequest, topic: str, *, limit: int | None = None, insert: str = "", label: str = ""
+) -> SafeString:
+    """Return a ``<live-feed>`` with the topic's current items inside, or nothing for a viewer who may not read it.
+
+    Raises :exc:`InvalidTopic` for a malformed name, :exc:`FeedError` for a topic that no feed owns or a feed that
+    can't list its items.
+    """
+    feed = owner(topic)
+    viewer = viewer_of(request)
+    if not may_read(viewer.user, topic):
+        return SafeString()
+    insert = insert or feed.insert
+    if insert not in {"prepend", "append"}:
+        raise FeedError(f'insert is {insert!r}. Use "prepend" or "append".')
+    taken = cursor(topic)
+    context = {
+        "src": stream_url(),
+        "name": sign_topic(topic, viewer.key),
+        "cursor": taken,
+        "limit": limit or feed.limit,
+        "insert": insert,
+        "label": label or _label(feed),
+        "items": render_items(feed, topic, limit or feed.limit),
+        "blank": render_item(feed, topic, dict.fromkeys(["pk", *feed.field_names])),
+    }
+    return render_to_string("livefeed/feed.html", context)
+
+
+def snapshot(topic: str, limit: int | None = None) -> SafeString:
+    """Return the items of a topic and their cursor: what the widget shows after a reset."""
+    feed = owner(topic)
+    taken = cursor(topic)
+    items = render_items(feed, topic, limit or feed.limit)
+    return render_to_string("livefeed/snapshot.html", {"cursor": taken, "items": items})
+
+
+def owner(topic: str) -> LiveFeed:
+    """Return the feed of a topic, whose items are shown. Raises :exc:`FeedError` where no feed owns it."""
+    if is_signed(topic):
+        raise InvalidTopic(f"{topic!r} is a signed name. Give the topic's own name; the tag signs it.")
+    feed = registry.owner(validate_topic(topic))
+    if feed is None:
+        raise FeedError(f"No feed owns the topic {topic!r}. Declare one in livefeeds.py, or check the spelling.")
+    return feed
+
+
+def render_items(feed: LiveFeed, topic: str, limit: int) -> SafeString:
+    """Return the newest items of a topic, in the order in which the page shows them."""
+    items = list(feed.get_queryset(topic)[:limit])
+    return mark_safe("".join(render_item(feed, topic, feed.data_of(item)) for item in items))
+
+
+def render_item(feed: LiveFeed, topic: str, data: dict[str, Any]) -> SafeString:
+    """Return one item, by the feed's template; its values are what the JSON of an event holds."""
+    item = json.loads(encode(data))
+    names = [f"livefeed/{feed.name.replace('.', '/')}.html", "livefeed/item.html"]
+    fields = [(name, value) for name, value in item.items() if name != "pk"]
+    context = {"item": item, "key": "" if item["pk"] is None else item["pk"], "feed": feed, "topic": topic}
+    return select_template(names).render({**context, "fields": fields})
+
+
+def stream_url() -> str:
+    """Return where streams are served. Raises ImproperlyConfigured where ``livefeed.urls`` is not included."""
+    try:
+        return reverse("livefeed:stream")
+    except NoReverseMatch as error:
+        raise ImproperlyConfigured('Add path("livefeed/", include("livefeed.urls")) to your URLconf.') from error
+
+
+def cursor_for(viewer: Viewer, topics: tuple[str, ...]) -> str:
+    """Return the cursor of topics, for pages that read their data themselves; "" where the viewer may read none."""
+    return cursor(*(topic for topic in topics if registry.owner(topic) is None or may_read(viewer.user, topic)))
+
+
+def _label(feed: LiveFeed) -> str:
+    return str(feed.model._meta.verbose_name_plural) if feed.model is not None else _("Live feed")

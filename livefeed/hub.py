@@ -1,0 +1,316 @@
+"""One hub per event loop: it keeps a tail for every topic that somebody reads here.
+
+Events reach it through the layer, fast, or through its own look at the history, surely. A gap in what came through the
+layer is filled from the history before anything behind the gap is shown. Readers are woken by flushes: at once when
+the loop is idle, and under load no sooner than the last flush kept the loop busy, so that many events become one write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from . import broker
+from .announcing import announce
+from .chores import Chore
+from .conf import settings
+from .events import Event, Stretch
+from .history import EMPTY, Head, Page, get_history, position_of
+from .pool import Pool
+from .tail import Added, Budget, Frame, Subscription, Tail
+
+logger = logging.getLogger("livefeed.hub")
+
+#: Events that are read from the history at a time.
+PAGE_EVENTS = 200
+#: Seconds that a tail is kept after its last reader left.
+LINGER = 30.0
+#: Seconds between two comparisons of all tails with the history, and between two trimmings of it.
+SWEEP_EVERY = 60.0
+TRIM_EVERY = 60.0
+#: Seconds before the layer is tried again after it failed: the first and the longest pause.
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+#: Turns of the loop that a flush is watched for: some servers write in a later one.
+LAPS = 4
+#: Seconds that a flush waits at most, however busy the loop was.
+LONGEST_WAIT = 0.5
+
+
+class Hub:
+    """The reading half's centre on one event loop. All methods belong to that loop's thread."""
+
+    def __init__(self, encode: Callable[[Event], bytes]) -> None:
+        self.pool = Pool()
+        self.tails: dict[str, Tail] = {}
+        self._encode = encode
+        self._budget = Budget(settings.TAIL_BYTES)
+        self._inbox = broker.Inbox()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._opening: dict[str, asyncio.Task[dict[str, Tail]]] = {}
+        self._repairs: dict[str, asyncio.Task[None]] = {}
+        self._repair_again: set[str] = set()
+        self._pages: dict[tuple[str, int], asyncio.Task[Page]] = {}
+        self._idle: dict[str, float] = {}
+        self._flusher = Flusher(asyncio.get_running_loop())
+        self._marker: Any = None
+        self._unnumbered: frozenset[int] = frozenset()
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to receive and to look, if that is not so already."""
+        if not self._tasks:
+            loop = asyncio.get_running_loop()
+            broker.serve_from(loop)
+            self._tasks = [loop.create_task(self._receive()), loop.create_task(self._look_often())]
+
+    async def stop(self) -> None:
+        """Leave the layer, let go of threads and connections. Streams have to be closed before."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        for topic in list(self.tails):
+            await self._close_tail(topic)
+        self.pool.close()
+
+    # -- readers --------------------------------------------------------------------------------------------------
+
+    async def open(self, topics: Sequence[str]) -> list[Tail]:
+        """Return the tails of these topics; those that are missing are made with one read of the history."""
+        self.start()
+        missing = [topic for topic in topics if topic not in self.tails and topic not in self._opening]
+        if missing:
+            task = asyncio.get_running_loop().create_task(self._open(missing))
+            self._opening.update(dict.fromkeys(missing, task))
+            task.add_done_callback(lambda _: [self._opening.pop(topic) for topic in missing])
+        for task in {self._opening[topic] for topic in topics if topic in self._opening}:
+            await asyncio.shield(task)
+        return [self.tails[topic] for topic in topics]
+
+    async def _open(self, topics: Sequence[str]) -> dict[str, Tail]:
+        for topic in topics:
+            await self._join(topic)  # first join, then read: what comes in between is seen by one or the other
+        heads = await self.pool.run(get_history().heads, topics)
+        made = {topic: self._new_tail(topic, heads.get(topic, EMPTY)) for topic in topics}
+        self.tails.update(made)
+        self._idle.update(dict.fromkeys(made, asyncio.get_running_loop().time()))
+        return made
+
+    def _new_tail(self, topic: str, head: Head) -> Tail:
+        tail = Tail(topic, position_of(head), self._budget)
+        tail.floor = head.floor
+        return tail
+
+    def attach(self, subscription: Subscription) -> None:
+        """Wake this reader from now on."""
+        for tail in subscription.tails:
+            tail.readers.add(subscription)
+            self._idle.pop(tail.topic, None)
+
+    def detach(self, subscription: Subscription) -> None:
+        """Wake this reader no more; tails without readers are kept for a while."""
+        for tail in subscription.tails:
+            tail.readers.discard(subscription)
+            if not tail.readers:
+                self._idle[tail.topic] = asyncio.get_running_loop().time()
+
+    async def page(self, topic: str, after: int) -> tuple[Head, list[Frame]]:
+        """Return a part of a topic's history, encoded. Everyone who asks for the same part shares one read."""
+        key = (topic, after)
+        if key not in self._pages:
+            reading = self.pool.run(get_history().read, topic, after, PAGE_EVENTS)
+            self._pages[key] = asyncio.ensure_future(reading)
+            self._pages[key].add_done_callback(lambda _: self._pages.pop(key))
+        page = await asyncio.shield(self._pages[key])
+        return page.head, [self._frame(event) for event in page.events]
+
+    # -- events ---------------------------------------------------------------------------------------------------
+
+    def receive(self, stretch: Stretch) -> None:
+        """Take events that the layer brought: in any order, doubled, or with some of them missing."""
+        tail = self.tails.get(stretch.topic)
+        if tail is None:
+            return
+        if not stretch.epoch:
+            self._flusher.flush_soon(tail, b"".join(self._encode(event) for event in stretch.events))
+        elif not self._extend(tail, stretch.epoch, stretch.events):
+            self._spawn_repair(tail)
+
+    def _extend(self, tail: Tail, epoch: str, events: Iterable[Event]) -> bool:
+        """Add events to a tail; return False where some before them are missing."""
+        before = tail.head
+        for event in events:
+            if event.seq is not None and event.seq <= tail.head and epoch == tail.epoch:
+                continue
+            if tail.add(epoch, self._frame(event)) is Added.GAP:
+                return False
+        if tail.head > before:
+            self._flusher.flush_soon(tail)
+        return True
+
+    def _frame(self, event: Event) -> Frame:
+        return Frame(event.seq or 0, event.created_at.timestamp(), self._encode(event))
+
+    # -- repair ---------------------------------------------------------------------------------------------------
+
+    async def repair(self, tail: Tail) -> None:
+        """Bring a tail to where the history is now."""
+        await asyncio.shield(self._spawn_repair(tail))
+
+    def _spawn_repair(self, tail: Tail) -> asyncio.Task[None]:
+        """Start a repair; one that is under way looks once more before it ends."""
+        if tail.topic in self._repairs:
+            self._repair_again.add(tail.topic)
+        else:
+            task = asyncio.get_running_loop().create_task(self._repair(tail))
+            self._repairs[tail.topic] = task
+            task.add_done_callback(lambda _: self._repairs.pop(tail.topic))
+            task.add_done_callback(_log_failure)
+        return self._repairs[tail.topic]
+
+    async def _repair(self, tail: Tail) -> None:
+        more = True
+        while more:
+            self._repair_again.discard(tail.topic)
+            page = await self.pool.run(get_history().read, tail.topic, tail.head, PAGE_EVENTS)
+            if await self._same_history(tail, page.head):
+                self._extend(tail, page.head.epoch, page.events)
+            more = len(page.events) == PAGE_EVENTS or tail.topic in self._repair_again
+
+    async def _same_history(self, tail: Tail, head: Head) -> bool:
+        """Tell whether the history goes on where the tail ends; where it does not, let the tail begin anew."""
+        tail.floor = head.floor
+        if head.epoch == tail.epoch and head.seq < tail.head:
+            # Numbers were given out again, or will be: a restored backup.
+            logger.warning("The head of %s fell from %s to %s; its epoch is renewed.", tail.topic, tail.head, head.seq)
+            await self.pool.run(get_history().renew_epoch, [tail.topic])
+            head = (await self.pool.run(get_history().heads, [tail.topic])).get(tail.topic, EMPTY)
+        elif head.floor <= tail.head and head.epoch == tail.epoch:
+            return True
+        elif not tail.epoch and not head.floor:
+            return True  # the topic's first events
+        tail.restart(position_of(head))
+        self._flusher.flush_soon(tail)
+        return False
+
+    # -- the look -------------------------------------------------------------------------------------------------
+
+    async def _look_often(self) -> None:
+        chores = [
+            Chore("The look at the history", settings.LOOK_INTERVAL, self._look),
+            Chore("The sweep over all topics", SWEEP_EVERY, self._sweep),
+            Chore("Trimming the history", TRIM_EVERY, lambda: self.pool.run(get_history().trim)),
+            Chore("Joining the layer again", self._inbox.expiry / 3, self._inbox.rejoin),
+            Chore("Closing idle topics", LINGER / 3, self._tidy),
+        ]
+        while True:
+            await asyncio.sleep(settings.LOOK_INTERVAL)
+            for chore in chores if self.tails else []:
+                await chore.do_if_due()
+            if not self.tails:
+                self.pool.close()  # nobody reads: hold no thread and no connection
+
+    async def _look(self) -> None:
+        """Ask the history what moved, and number what nobody numbered."""
+        history = get_history()
+        moved, self._marker = await self.pool.run(history.moved, self._marker)
+        await self._compare(moved)
+        stretches, self._unnumbered = await self.pool.run(history.leftovers, self._unnumbered)
+        announce(stretches)
+
+    async def _sweep(self) -> None:
+        """Compare every tail with the history: whatever a look could miss, this finds."""
+        await self._compare(await self.pool.run(get_history().heads, list(self.tails)))
+
+    async def _compare(self, heads: dict[str, Head]) -> None:
+        for topic, head in heads.items():
+            tail = self.tails.get(topic)
+            if tail is None:
+                continue
+            tail.floor = head.floor
+            if (head.epoch, head.seq) != (tail.epoch, tail.head):
+                self._spawn_repair(tail)
+                await self._join(topic)  # the layer did not bring it: perhaps it forgot us
+
+    async def _tidy(self) -> None:
+        """Close the tails that nobody came back to."""
+        now = asyncio.get_running_loop().time()
+        for topic in [topic for topic, since in self._idle.items() if now - since > LINGER]:
+            await self._close_tail(topic)
+
+    async def _close_tail(self, topic: str) -> None:
+        tail = self.tails.pop(topic)
+        self._idle.pop(topic, None)
+        tail.restart(position_of(EMPTY))
+        with contextlib.suppress(Exception):  # the layer is away: it will forget us by itself
+            await self._inbox.leave(topic)
+
+    # -- the layer ------------------------------------------------------------------------------------------------
+
+    async def _join(self, topic: str) -> None:
+        try:
+            await self._inbox.join(topic)
+        except Exception as error:
+            logger.warning("Joining %s failed (%r); it is served from the history.", topic, error)
+
+    async def _receive(self) -> None:
+        """Receive until cancelled; where the layer fails, begin anew with a new channel."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                self.receive(await self._inbox.receive())
+                pause = FIRST_PAUSE
+            except (ValueError, TypeError, KeyError) as error:
+                logger.warning("A message on the channel layer is not ours: %r", error)
+            except Exception as error:
+                logger.warning("The channel layer is away (%r); readers are served from the history.", error)
+                self._inbox.lost()
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+
+
+class Flusher:
+    """Decides when readers are woken: at once when the loop is idle, in larger portions the busier it is."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._moved: dict[Tail, bytes] = {}
+        self._flushing = False
+        self._not_before = 0.0
+
+    def flush_soon(self, tail: Tail, fleeting: bytes = b"") -> None:
+        """Wake the readers of a tail; those who wait get the fleeting blocks as well."""
+        self._moved[tail] = self._moved.get(tail, b"") + fleeting
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_at(max(self._not_before, self._loop.time()), self._flush)
+
+    def _flush(self) -> None:
+        began = self._loop.time()
+        moved, self._moved = self._moved, {}
+        for tail, fleeting in moved.items():
+            for reader in tail.readers:
+                reader.wake(fleeting)
+        self._watch(LAPS, began)
+
+    def _watch(self, laps: int, began: float) -> None:
+        """Wait until the loop has done what the flush set off, and take the time."""
+        if laps:
+            self._loop.call_soon(self._watch, laps - 1, began)
+            return
+        now = self._loop.time()
+        self._not_before = now + min(now - began, LONGEST_WAIT)
+        self._flushing = False
+        if self._moved:
+            moved, self._moved = self._moved, {}
+            for tail, fleeting in moved.items():
+                self.flush_soon(tail, fleeting)
+
+
+def _log_failure(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        logger.error("A repair failed; the next look repeats it.", exc_info=error)

@@ -1,0 +1,144 @@
+"""``publish()``: the one door through which everything passes that becomes an event.
+
+What it owes after the commit is a *debt*: numbering what the transaction recorded, or appending what a history outside
+of the database could not record in it. The first debt of a commit settles all of them, however many saves there were.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from .announcing import announce
+from .conf import settings
+from .events import Event, Stretch, new_event
+from .exceptions import WrongContext
+from .history import get_history
+
+logger = logging.getLogger("livefeed.publishing")
+
+
+def publish(topic: str, data: Any = None, *, type: str = "message", store: bool = True) -> Event:
+    """Publish an event: ``publish("build:42", {"percent": 70}, type="progress")``.
+
+    In a transaction of ``LIVEFEED_DATABASE`` the event is part of it: it is delivered if and when that commits, and
+    never seen if it rolls back. ``data`` is whatever Django's JSON encoder takes. With ``store=False`` the event is
+    fleeting: not kept, not numbered, and dropped for whoever is not listening at that moment.
+
+    Returns the event as it was recorded. Raises :exc:`~livefeed.exceptions.InvalidTopic`,
+    :exc:`~livefeed.exceptions.InvalidType`, :exc:`~livefeed.exceptions.InvalidData`, or
+    :exc:`~livefeed.exceptions.WrongContext` in a running event loop, where it would block: use :func:`apublish` there.
+    """
+    refuse_running_loop()
+    event = new_event(topic, data, type)
+    emit([event], using=settings.DATABASE, store=store)
+    return event
+
+
+async def apublish(topic: str, data: Any = None, *, type: str = "message", store: bool = True) -> Event:
+    """Publish an event from async code; the async twin of :func:`publish`, with the same arguments and errors."""
+    return await sync_to_async(publish)(topic, data, type=type, store=store)
+
+
+def refuse_running_loop() -> None:
+    """Raise :exc:`WrongContext` in a thread that runs an event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise WrongContext("publish() would block the event loop that runs here. Use: await apublish(…).")
+
+
+def emit(events: Sequence[Event], *, using: str, store: bool = True) -> None:
+    """Publish events that are part of what happens on the database ``using``, in its transaction if there is one."""
+    connection = connections[using]
+    history = get_history()
+    if not store:
+        _owe(connection, Debt(fleeting=events))
+    elif history.alias != using:
+        _owe(connection, Debt(events=events))
+    elif connection.in_atomic_block or not connection.get_autocommit():
+        history.record(events)
+        _owe(connection, Debt(topics={event.topic for event in events}))
+    else:
+        announce(history.append(events))
+
+
+class Debt:
+    """What is owed after the commit. It goes with its savepoint: on a rollback nobody holds it any more."""
+
+    _serial = itertools.count()
+
+    def __init__(
+        self, *, topics: set[str] | None = None, events: Sequence[Event] = (), fleeting: Sequence[Event] = ()
+    ) -> None:
+        self.topics = topics or set()
+        self.events = events
+        self.fleeting = fleeting
+        self.serial = next(self._serial)
+        self.settled = False
+
+    def settle(self, connection: BaseDatabaseWrapper) -> None:
+        """Settle all debts of the commit that just happened, in one go; those that follow find themselves settled."""
+        if not self.settled:
+            settle(sorted(_debts.pop(connection, ()), key=lambda debt: debt.serial))
+
+
+# Django lets go of its on_commit callbacks when their savepoint or transaction rolls back, and these sets hold debts
+# weakly: so what is found in one at a commit is just what was committed. No list of our own could get out of step.
+_debts: weakref.WeakKeyDictionary[BaseDatabaseWrapper, weakref.WeakSet[Debt]] = weakref.WeakKeyDictionary()
+
+
+def _owe(connection: BaseDatabaseWrapper, debt: Debt) -> None:
+    if connection.in_atomic_block:
+        _debts.setdefault(connection, weakref.WeakSet()).add(debt)
+        transaction.on_commit(Settlement(debt, connection), using=connection.alias, robust=True)
+    elif connection.get_autocommit():
+        settle([debt])
+    elif debt.events or debt.fleeting:
+        # set_autocommit(False) outside of atomic(): nobody can tell us of the commit. What the database history
+        # recorded is numbered by a hub's look; anything else would be sent before the commit, or never.
+        raise WrongContext(
+            f"The connection {connection.alias!r} is in manual transaction management, where a commit can't be "
+            "observed. Publish inside transaction.atomic()."
+        )
+
+
+class Settlement:
+    """The on_commit callback; Django names callbacks by ``__qualname__`` when they fail."""
+
+    __qualname__ = "livefeed.publishing.Settlement"
+
+    def __init__(self, debt: Debt, connection: BaseDatabaseWrapper) -> None:
+        self._debt = debt
+        self._connection = connection
+
+    def __call__(self) -> None:
+        self._debt.settle(self._connection)
+
+
+def settle(debts: Sequence[Debt]) -> None:
+    """Number, append and announce. The writer's change is committed: whatever fails here is logged and left to a hub."""
+    for debt in debts:
+        debt.settled = True
+    try:
+        _settle(debts)
+    except Exception:
+        logger.exception("Numbering after a commit failed; a hub does it at its next look.")
+
+
+def _settle(debts: Sequence[Debt]) -> None:
+    history = get_history()
+    if topics := set[str]().union(*(debt.topics for debt in debts)):
+        announce(history.number(topics))
+    if events := [event for debt in debts for event in debt.events]:
+        announce(history.append(events))
+    announce(Stretch(event.topic, "", (event,)) for debt in debts for event in debt.fleeting)

@@ -1,0 +1,166 @@
+"""The streams that are open on this event loop, and what is done for all of them together: one timer, not one each.
+
+Keep-alives, leases (taken at the door, prolonged by one statement per process, given back in batches), the re-check
+of rights, and the goodbye when the process is told to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+import weakref
+
+from .access import Viewer, revoked
+from .chores import Chore
+from .conf import settings
+from .events import Event
+from .exceptions import LimitReached
+from .hub import Hub
+from .leases import LeaseRequest, get_leases
+from .registry import registry
+from .sse import frame
+from .streams import EventStream
+
+logger = logging.getLogger("livefeed.streams")
+
+#: Seconds between two looks at the clock.
+TICK = 0.25
+
+
+class Roster:
+    """The open streams of one event loop, with the hub they read from."""
+
+    def __init__(self) -> None:
+        self.hub = Hub(encode)
+        self.draining = False
+        self._process = uuid.uuid4().hex
+        self._streams: set[EventStream] = set()
+        self._pending = 0
+        self._given_back: list[str] = []
+        self._ticker: asyncio.Task[None] | None = None
+        self._empty = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._streams) + self._pending
+
+    async def admit(self, viewer: Viewer, client: str, topics: list[str]) -> str:
+        """Return the token of a lease for a new stream. Raises :exc:`LimitReached` where it would be one too many."""
+        if self.draining:
+            raise LimitReached("shutdown", 0)
+        if settings.MAX_CONNECTIONS and len(self) >= settings.MAX_CONNECTIONS:
+            raise LimitReached("capacity", settings.MAX_CONNECTIONS)
+        self._start()
+        self._pending += 1
+        try:
+            request = LeaseRequest(viewer.holder, client, self._process, " ".join(topics))
+            return await self.hub.pool.run(get_leases().acquire, request, settings.MAX_CONNECTIONS_PER_USER)
+        finally:
+            self._pending -= 1
+
+    def enter(self, stream: EventStream) -> None:
+        """Take care of a stream from now on."""
+        stream.written_at = asyncio.get_running_loop().time()
+        self._streams.add(stream)
+
+    def leave(self, stream: EventStream) -> None:
+        """Let a stream go, and give its lease back."""
+        self._streams.discard(stream)
+        self.give_back(stream.lease)
+        if not self._streams:
+            self._empty.set()
+
+    def give_back(self, lease: str) -> None:
+        """Give a lease back, with the others of this moment."""
+        self._given_back.append(lease)
+
+    async def drain(self, grace: float) -> None:
+        """Say goodbye to every stream, and wait until they have all ended, at most ``grace`` seconds."""
+        self.draining = True
+        self._empty.clear()
+        for stream in list(self._streams):
+            stream.say_goodbye("shutdown")
+        if self._streams:
+            try:
+                await asyncio.wait_for(self._empty.wait(), grace)
+            except TimeoutError:
+                logger.warning("%s streams did not end within %s s.", len(self._streams), grace)
+        await self.close()
+
+    async def close(self) -> None:
+        """Give back every lease and stop all work in the background."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+        await self._release()
+        await self.hub.stop()
+
+    # -- every so often -------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        if self._ticker is None:
+            self._ticker = asyncio.get_running_loop().create_task(self._tick())
+
+    async def _tick(self) -> None:
+        chores = [
+            Chore("Keeping streams alive", min(1.0, settings.KEEPALIVE / 4), self._keep_alive),
+            Chore("Giving leases back", 0.0, self._release),
+            Chore("Prolonging leases", settings.LEASE_SECONDS / 3, self._renew),
+            Chore("The re-check of rights", settings.RECHECK_INTERVAL, self._recheck),
+            Chore("Removing old leases", 3600.0, lambda: self.hub.pool.run(get_leases().sweep)),
+        ]
+        while True:
+            await asyncio.sleep(TICK)
+            for chore in chores:
+                await chore.do_if_due()
+
+    async def _keep_alive(self) -> None:
+        silent_since = asyncio.get_running_loop().time() - settings.KEEPALIVE
+        for stream in self._streams:
+            if stream.written_at <= silent_since:
+                stream.keep_alive()
+
+    async def _release(self) -> None:
+        if self._given_back:
+            tokens, self._given_back = self._given_back, []
+            await self.hub.pool.run(get_leases().release, tokens)
+
+    async def _renew(self) -> None:
+        streams = list(self._streams)
+        if streams:
+            held = await self.hub.pool.run(get_leases().renew, self._process)
+            for stream in streams:
+                if stream.lease not in held:
+                    stream.say_goodbye("taken-over")
+
+    async def _recheck(self) -> None:
+        streams = list(self._streams)
+        if streams:
+            asked = [(stream.viewer, stream.names) for stream in streams]
+            for index in await self.hub.pool.run(revoked, asked):
+                streams[index].say_goodbye("revoked")
+
+
+def encode(event: Event) -> bytes:
+    """Return an event's frame, with or without its name, as the feed that owns the topic chooses."""
+    feed = registry.owner(event.topic)
+    if feed is None or feed.event_names:
+        return frame(event.type, event.json)
+    data = event.data
+    return frame("message", data if isinstance(data, str) else event.json)
+
+
+_rosters: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Roster] = weakref.WeakKeyDictionary()
+
+
+def get_roster() -> Roster:
+    """Return the roster of the running event loop."""
+    loop = asyncio.get_running_loop()
+    if loop not in _rosters:
+        _rosters[loop] = Roster()
+    return _rosters[loop]
+
+
+def rosters() -> list[tuple[asyncio.AbstractEventLoop, Roster]]:
+    """Return the rosters of all event loops in this process."""
+    return list(_rosters.items())

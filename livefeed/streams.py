@@ -1,0 +1,238 @@
+"""EventStream: the body of a response. First the opening block, then what was missed, then what happens; and comments
+where nothing does.
+
+It is an object and not a generator: Django closes it when the client goes or a write fails, where a generator's
+``finally`` would wait for the garbage collector. It never raises: an exception after the first byte would break a
+whole Daphne process. On its first step it gives back the request's thread and database connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from asgiref.sync import SyncToAsync, sync_to_async
+from django.db import connections
+from django.http import StreamingHttpResponse
+
+from . import sse
+from .access import Viewer
+from .conf import settings
+from .cursors import Cursor, Position
+from .history import Head, position_of
+from .hub import Hub
+from .resuming import GARBAGE, TRIMMED, best, lost
+from .tail import PAGE_BYTES, Subscription, Tail
+
+logger = logging.getLogger("livefeed.streams")
+
+#: Milliseconds after which a client is told to come back: native ones add no randomness of their own.
+RETRY = (2_000, 5_000)
+#: The same for a client that was refused.
+REFUSED_RETRY = (15_000, 30_000)
+
+
+def own_block(type: str, data: dict[str, Any], cursor: str = "") -> bytes:
+    """Return a block of livefeed's own: ``livefeed-<type>``."""
+    frame = sse.frame(f"livefeed-{type}", json.dumps(data, separators=(",", ":")))
+    return sse.with_id(cursor, frame) if cursor else frame
+
+
+class EventStream:
+    """One connection's stream, from its opening to its goodbye. All of it runs on one event loop."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        subscription: Subscription,
+        opening: bytes,
+        *,
+        viewer: Viewer,
+        names: dict[str, str],
+        lease: str,
+        on_end: Callable[[EventStream], None],
+    ) -> None:
+        self.viewer = viewer
+        self.names = names
+        self.lease = lease
+        self.written_at = 0.0
+        self._hub = hub
+        self._subscription = subscription
+        self._opening = opening
+        self._goodbye = b""
+        self._keep_alive_due = False
+        self._ended = False
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        hub.attach(subscription)
+
+    def __aiter__(self) -> EventStream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = b""
+        if not self._ended:
+            try:
+                chunk = await self._next()
+            except Exception:
+                logger.exception("A stream of %s failed; its client will come back.", ", ".join(self.names))
+        if not chunk:
+            self._end()
+            raise StopAsyncIteration
+        self.written_at = self._loop.time()
+        return chunk
+
+    async def _next(self) -> bytes:
+        if self._opening:
+            opening, self._opening = self._opening, b""
+            await release_request()
+            return opening
+        while not self._goodbye:
+            if chunk := self._subscription.take() or self._take_fleeting():
+                return chunk
+            if self._subscription.behind() and (chunk := await self._catch_up()):
+                return chunk
+            if self._keep_alive_due:
+                self._keep_alive_due = False
+                return sse.KEEP_ALIVE
+            await self._subscription.wait()
+        self._ended = True
+        return self._goodbye
+
+    def _take_fleeting(self) -> bytes:
+        fleeting, self._subscription.fleeting = self._subscription.fleeting, b""
+        return fleeting
+
+    async def _catch_up(self) -> bytes:
+        """Read from the history what the tails do not hold any more, a page at a time; where it can't be had, say so."""
+        resets: list[bytes] = []
+        found = {}
+        for index in self._subscription.behind():
+            tail, position = self._subscription.tails[index], self._subscription.positions[index]
+            if position.epoch != tail.epoch:
+                await self._hub.repair(tail)
+            head, frames = await self._hub.page(tail.topic, position.seq)
+            reason = lost(position, head)
+            if not reason and frames and frames[0].seq != position.seq + 1:
+                reason = TRIMMED
+            if reason:
+                self._subscription.move(index, position_of(head))
+                resets.append(reset_block(self._subscription, tail, reason))
+            elif frames:
+                found[index] = (head.epoch, frames)
+        return b"".join(resets) + self._subscription.deliver(found, PAGE_BYTES)
+
+    def keep_alive(self) -> None:
+        """Let a comment be written, unless something else is."""
+        self._keep_alive_due = True
+        self._subscription.wake()
+
+    def say_goodbye(self, reason: str) -> None:
+        """End the stream with ``livefeed-closing``; the client comes back after the time it was told to wait."""
+        self._goodbye = self._goodbye or own_block("closing", {"reason": reason})
+        self._subscription.wake()
+
+    async def aclose(self) -> None:
+        """End the stream. Django calls this when the client goes or a write fails."""
+        self._end()
+
+    def close(self) -> None:
+        """End the stream from another thread; Django's ``response.close()`` runs in one."""
+        if not self._ended:
+            self._loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        self._ended = True
+        on_end, self._on_end = self._on_end, _nothing
+        if on_end is not _nothing:
+            self._hub.detach(self._subscription)
+            on_end(self)
+
+
+def _nothing(stream: EventStream) -> None:
+    pass
+
+
+async def place(
+    hub: Hub, topics: Sequence[str], cursor: Cursor | None, *, garbage: bool
+) -> tuple[Subscription, list[tuple[Tail, str]]]:
+    """Return a subscription at the cursor's positions, and the tails on which the cursor can't be followed, with why.
+
+    Without a cursor, or where it says nothing of a topic, reading begins with what comes next.
+    """
+    tails = await hub.open(topics)
+    positions: list[Position] = []
+    resets: list[tuple[Tail, str]] = []
+    for tail in tails:
+        claims = cursor.positions(tail.topic) if cursor else []
+        if claims and lost(best(claims, _end_of(tail)), _end_of(tail)):
+            await hub.repair(tail)  # perhaps only this process has not heard of it yet
+        end = _end_of(tail)
+        claim = best(claims, end) if claims else position_of(end)
+        if reason := GARBAGE if garbage else lost(claim, end):
+            resets.append((tail, reason))
+            claim = position_of(end)
+        positions.append(claim)
+    return Subscription(tails, positions), resets
+
+
+def _end_of(tail: Tail) -> Head:
+    return Head(tail.epoch, tail.head, tail.floor)
+
+
+def opening_block(
+    subscription: Subscription, resets: Sequence[tuple[Tail, str]], refused: Sequence[str], *, resumed: bool | None
+) -> bytes:
+    """Return the first block of a stream: how long to wait before coming back, the cursor, and what was granted."""
+    data = {
+        "topics": [tail.topic for tail in subscription.tails],
+        "refused": list(refused),
+        "cursor": subscription.cursor,
+        "resumed": resumed,
+        "keepalive": settings.KEEPALIVE,
+    }
+    blocks = [sse.retry(random.randint(*RETRY)), own_block("open", data, subscription.cursor)]
+    return b"".join(blocks + [reset_block(subscription, tail, reason) for tail, reason in resets])
+
+
+def reset_block(subscription: Subscription, tail: Tail, reason: str) -> bytes:
+    """Say that continuity on a topic can't be proven, why, and from where the stream goes on."""
+    data = {"topic": tail.topic, "reason": reason, "cursor": subscription.cursor}
+    return own_block("reset", data, subscription.cursor)
+
+
+class EventStreamResponse(StreamingHttpResponse):
+    """A response whose body is an :class:`EventStream`, handed to the server as it is unless a middleware wrapped it."""
+
+    def __init__(self, stream: EventStream) -> None:
+        super().__init__(stream, content_type=sse.CONTENT_TYPE, headers=HEADERS)
+        self._stream = stream
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._stream if self._iterator is self._stream else super().__aiter__()  # type: ignore[attr-defined]
+
+
+#: "private, no-store" for caches, "no-transform" and X-Accel-Buffering for proxies; with a Content-Encoding set,
+#: Django's GZipMiddleware leaves the stream alone (it would make one gzip member of each event).
+HEADERS = {
+    "Cache-Control": "private, no-store, no-transform",
+    "X-Accel-Buffering": "no",
+    "Content-Encoding": "identity",
+}
+
+
+async def release_request() -> None:
+    """Give back what Django holds for a request until its response ends: a thread, and its database connections.
+
+    Later middleware has run by now; should anything need the thread again, asgiref makes a new one.
+    """
+    context = SyncToAsync.thread_sensitive_context.get(None)
+    executor = SyncToAsync.context_to_thread_executor.get(context) if context is not None else None
+    if executor is not None:
+        await sync_to_async(connections.close_all)()
+        SyncToAsync.context_to_thread_executor.pop(context, None)
+        executor.shutdown(wait=False)

@@ -1,0 +1,222 @@
+"""This process's window on the end of a topic, and one reader's way through such windows.
+
+Plain Python: no Django, no I/O, no clock. A tail holds the frames of the newest events, without a hole, once for all
+readers. A subscription holds a position per topic and no queue: it asks for what lies after its positions and gets one
+chunk of it. A position only ever moves on by one event, so no event can be skipped or come twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import merge
+from operator import attrgetter
+from typing import NamedTuple
+
+from .cursors import NONE_YET, Position, entry, join
+from .sse import with_id
+
+#: Bytes after which a chunk is cut: what a server buffers for one connection before it waits for the client.
+CHUNK_BYTES = 64 * 1024
+#: The same for a chunk that the history had to be read for.
+PAGE_BYTES = 1024 * 1024
+
+
+class Frame(NamedTuple):
+    """An encoded event: its number, when it was published (seconds, to merge topics by) and its block without id."""
+
+    seq: int
+    created_at: float
+    body: bytes
+
+
+class Added(enum.Enum):
+    """What became of a frame that was offered to a tail."""
+
+    NEW = enum.auto()
+    KNOWN = enum.auto()
+    GAP = enum.auto()  #: events before it are missing, or it is of another epoch: the history has to be asked
+
+
+class Budget:
+    """The bytes that all tails of a process may hold together; the oldest frames of all go first."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self._order: deque[tuple[Tail, int]] = deque()
+
+    def spend(self, tail: Tail, frame: Frame) -> None:
+        """Count a new frame, and make room for it."""
+        self.used += len(frame.body)
+        self._order.append((tail, frame.seq))
+        while self.used > self.limit and len(self._order) > 1:
+            oldest, seq = self._order.popleft()
+            oldest.forget(seq)
+
+
+class Tail:
+    """The newest frames of one topic, contiguous: those after ``start``, up to ``head``."""
+
+    def __init__(self, topic: str, position: Position, budget: Budget) -> None:
+        self.topic = topic
+        self.epoch = position.epoch
+        self.start = position.seq
+        #: The number up to which the history is trimmed, as far as it was heard here.
+        self.floor = 0
+        self.readers: set[Subscription] = set()
+        self._frames: deque[Frame] = deque()
+        self._budget = budget
+        self._chunks: dict[int, tuple[bytes, int]] = {}
+
+    @property
+    def head(self) -> int:
+        """The number of the newest event."""
+        return self.start + len(self._frames)
+
+    def add(self, epoch: str, frame: Frame) -> Added:
+        """Take the next frame; anything but the very next one is not taken."""
+        if epoch != self.epoch and (self.epoch or frame.seq != 1):
+            return Added.GAP
+        if frame.seq <= self.head:
+            return Added.KNOWN
+        if frame.seq > self.head + 1:
+            return Added.GAP
+        self.epoch = epoch
+        self._frames.append(frame)
+        self._chunks.clear()
+        self._budget.spend(self, frame)
+        return Added.NEW
+
+    def restart(self, position: Position) -> None:
+        """Begin anew elsewhere, where the history is no longer what it was. Readers of old positions will be told."""
+        while self._frames:
+            self.forget(self.start + 1)
+        self.epoch, self.start = position
+
+    def forget(self, seq: int) -> None:
+        """Drop the oldest frame, if it is that one."""
+        if self._frames and self._frames[0].seq == seq:
+            self._budget.used -= len(self._frames.popleft().body)
+            self.start = seq
+            self._chunks.clear()
+
+    def after(self, seq: int) -> Iterator[Frame]:
+        """Yield the frames after a position that lies in the window."""
+        return (self._frames[index] for index in range(seq - self.start, len(self._frames)))
+
+    def chunk(self, seq: int) -> tuple[bytes, int]:
+        """Return the blocks after a position as one readers of this topic alone get them, and the position after them.
+
+        The same bytes object serves every reader at that position.
+        """
+        if seq not in self._chunks:
+            self._chunks[seq] = render(self.topic, self.epoch, self.after(seq))
+        return self._chunks[seq]
+
+
+def render(topic: str, epoch: str, frames: Iterable[Frame]) -> tuple[bytes, int]:
+    """Return one chunk of blocks for readers of a single topic, and the number of the last event in it."""
+    blocks: list[bytes] = []
+    size = last = 0
+    for frame in frames:
+        blocks.append(with_id(entry(topic, Position(epoch, frame.seq)), frame.body))
+        last = frame.seq
+        size += len(blocks[-1])
+        if size > CHUNK_BYTES:
+            break
+    return b"".join(blocks), last
+
+
+class Subscription:
+    """One connection's reading: its tails, and its position on each."""
+
+    __slots__ = ("_entries", "_waiter", "fleeting", "positions", "tails")
+
+    def __init__(self, tails: Sequence[Tail], positions: Sequence[Position]) -> None:
+        self.tails = tuple(tails)
+        self.positions = list(positions)
+        self.fleeting = b""
+        self._entries = [entry(tail.topic, position) for tail, position in zip(tails, positions, strict=True)]
+        self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def cursor(self) -> str:
+        """The positions as text."""
+        return join(self._entries)
+
+    def move(self, index: int, position: Position) -> None:
+        """Set the position on one topic."""
+        self.positions[index] = position
+        self._entries[index] = entry(self.tails[index].topic, position)
+
+    def take(self) -> bytes:
+        """Return what lies after the positions, as far as the tails hold it, as one chunk, and move on; else b""."""
+        if len(self.tails) > 1:
+            ready = [index for index in range(len(self.tails)) if self._in_window(index)]
+            return self.deliver({i: (self.tails[i].epoch, self.tails[i].after(self.positions[i].seq)) for i in ready})
+        if not self._in_window(0):
+            return b""
+        tail = self.tails[0]
+        chunk, seq = tail.chunk(self.positions[0].seq)
+        self.move(0, Position(tail.epoch, seq))
+        return chunk
+
+    def deliver(self, found: dict[int, tuple[str, Iterable[Frame]]], limit: int = CHUNK_BYTES) -> bytes:
+        """Return what was found (epoch and frames, by the topic's index) as one chunk, in the order of publishing."""
+        blocks: list[bytes] = []
+        size = 0
+        several = len(self.tails) > 1
+        sources = [_placed(index, epoch, frames) for index, (epoch, frames) in found.items()]
+        for index, epoch, frame in merge(*sources, key=_created_at):
+            self.move(index, Position(epoch, frame.seq))
+            blocks.append(with_id(self.cursor, frame.body, self.tails[index].topic if several else ""))
+            size += len(blocks[-1])
+            if size > limit:
+                break
+        return b"".join(blocks)
+
+    def _in_window(self, index: int) -> bool:
+        """Tell whether the tail has something for us: same epoch (or our first one), not behind it, not at its head."""
+        tail, position = self.tails[index], self.positions[index]
+        return tail.start <= position.seq < tail.head and (position.epoch == tail.epoch or position == NONE_YET)
+
+    def behind(self) -> list[int]:
+        """Return the topics on which only the history can say what comes next."""
+        return [index for index in range(len(self.tails)) if self._is_behind(index)]
+
+    def _is_behind(self, index: int) -> bool:
+        tail, position = self.tails[index], self.positions[index]
+        if position.epoch != tail.epoch:
+            return position != NONE_YET or tail.start > 0
+        return position.seq < tail.start
+
+    def wake(self, fleeting: bytes = b"") -> None:
+        """Let a reader that waits go on. One that is still writing finds out by itself, and misses what is fleeting."""
+        if self._waiter is not None:
+            self.fleeting += fleeting
+            if not self._waiter.done():
+                self._waiter.set_result(None)
+
+    async def wait(self) -> None:
+        """Wait for :meth:`wake`."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+
+class _Placed(NamedTuple):
+    index: int
+    epoch: str
+    frame: Frame
+
+
+def _placed(index: int, epoch: str, frames: Iterable[Frame]) -> Iterator[_Placed]:
+    return (_Placed(index, epoch, frame) for frame in frames)
+
+
+_created_at = attrgetter("frame.created_at")

@@ -1,0 +1,80 @@
+"""Names of topics: the rule for them, whose they are, and names signed for one viewer.
+
+A signed name is ``topic~timestamp~signature``. It is good for one viewer (see :func:`viewer_key`) and for
+``LIVEFEED_SIGNATURE_SECONDS``; in anyone else's hands it is worth nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from django.core import signing
+from django.utils.crypto import salted_hmac
+
+from .conf import settings
+from .exceptions import InvalidTopic
+
+MAX_LENGTH = 200
+_NAME = re.compile(r"[A-Za-z0-9._:-]{1,200}")
+_SEPARATOR = "~"
+
+
+def validate_topic(topic: object) -> str:
+    """Return the topic if its name may be used, else raise :exc:`InvalidTopic`."""
+    if isinstance(topic, str) and _NAME.fullmatch(topic) and not topic.startswith(":"):
+        return topic
+    raise InvalidTopic(
+        f"{_shortened(topic)} is not a topic name. Use 1 to {MAX_LENGTH} letters, digits and "
+        f'"._:-", not beginning with ":".'
+    )
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}…"
+
+
+def prefix(topic: str) -> str:
+    """Return the part of the name that says which feed owns it: ``"news.article"`` of ``"news.article:7"``."""
+    return topic.partition(":")[0]
+
+
+def viewer_key(user: Any, session_key: str | None) -> str:
+    """Return who looks: the user, else the session, else anybody who is not signed in."""
+    if user is not None and user.is_authenticated:
+        return f"user:{user.pk}"
+    return f"session:{session_key}" if session_key else "anonymous"
+
+
+def sign_topic(topic: str, viewer: str) -> str:
+    """Sign a topic's name for one viewer: whoever the key names may read the topic until the signature expires."""
+    return _signer(viewer).sign(validate_topic(topic))
+
+
+def is_signed(name: str) -> bool:
+    """Tell whether a name claims to be signed."""
+    return _SEPARATOR in name
+
+
+def plain_name(name: str) -> str:
+    """Return the topic that a signed or open name is about, without asking whether the signature holds."""
+    return name.partition(_SEPARATOR)[0]
+
+
+def signature_holds(name: str, viewer: str) -> bool:
+    """Tell whether a signed name was signed by us, for this viewer, and has not expired."""
+    try:
+        _signer(viewer).unsign(name, max_age=settings.SIGNATURE_SECONDS)
+    except signing.BadSignature:
+        return False
+    return True
+
+
+def _signer(viewer: str) -> signing.TimestampSigner:
+    return signing.TimestampSigner(sep=_SEPARATOR, salt=f"livefeed.topic.{viewer}")
+
+
+def hashed(purpose: str, value: str) -> str:
+    """Return a keyed digest, for storing what must be compared but never read (session keys, addresses)."""
+    return salted_hmac(f"livefeed.{purpose}", value, algorithm="sha256").hexdigest()[:32]

@@ -1,0 +1,44 @@
+"""Short transactions of our own: run again when they lose a race against another one."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from django.db import OperationalError, connections, transaction
+
+T = TypeVar("T")
+
+#: How often a transaction is tried that keeps losing.
+TRIES = 8
+# PostgreSQL: serialization failure and deadlock. MariaDB and MySQL: record changed since last read, lock wait timeout,
+# deadlock. SQLite has no code for "database is locked" that Python passes on before 3.11, so its words are read.
+_SQLSTATES = frozenset({"40001", "40P01"})
+_MYSQL_CODES = frozenset({1020, 1205, 1213})
+
+
+def short_transaction(alias: str, work: Callable[[], T]) -> T:
+    """Run ``work`` in a transaction of its own on a database, up to TRIES times if it loses races.
+
+    Inside somebody else's transaction it runs once, as part of that one: there is nothing that we could repeat.
+    """
+    if connections[alias].in_atomic_block:
+        return work()
+    for attempt in range(1, TRIES + 1):
+        try:
+            with transaction.atomic(using=alias):
+                return work()
+        except OperationalError as error:
+            if attempt == TRIES or not _lost_a_race(error):
+                raise
+            time.sleep(random.uniform(0, 0.005 * 2**attempt))
+    raise AssertionError("the last try returns or raises")
+
+
+def _lost_a_race(error: OperationalError) -> bool:
+    cause = error.__cause__
+    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    code = error.args[0] if error.args else None
+    return state in _SQLSTATES or code in _MYSQL_CODES or "database is locked" in str(error)

@@ -1,0 +1,71 @@
+"""The settings of the tests. LIVEFEED_TEST_DATABASE is the URL of another database than a SQLite file."""
+
+import os
+import tempfile
+from pathlib import Path
+
+SECRET_KEY = "tests only"
+DEBUG = False
+ALLOWED_HOSTS = ["*"]
+USE_TZ = True
+ROOT_URLCONF = "tests.urls"
+ASGI_APPLICATION = "tests.asgi.application"
+STATIC_URL = "/static/"
+
+INSTALLED_APPS = [
+    "daphne",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "livefeed",
+    "tests.testapp",
+]
+MIDDLEWARE = [
+    "django.middleware.gzip.GZipMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+# A file, not ":memory:": every thread and process needs a connection of its own, as in real life.
+_FOLDER = Path(tempfile.gettempdir()) / f"livefeed-tests-{os.getpid()}"
+_SQLITE = {
+    "ENGINE": "django.db.backends.sqlite3",
+    "NAME": _FOLDER / "site.sqlite3",
+    "OPTIONS": {"timeout": 20},
+}
+
+
+def _sqlite(name: str) -> dict[str, object]:
+    _FOLDER.mkdir(exist_ok=True)
+    return {**_SQLITE, "NAME": _FOLDER / f"{name}.sqlite3", "TEST": {"NAME": _FOLDER / f"test-{name}.sqlite3"}}
+
+
+if url := os.environ.get("LIVEFEED_TEST_DATABASE"):
+    import dj_database_url
+
+    DATABASES = {"default": dj_database_url.parse(url), "other": _sqlite("other")}
+else:
+    DATABASES = {"default": _sqlite("default"), "other": _sqlite("other")}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+DATABASE_ROUTERS = ["tests.testapp.routers.OtherRouter"]
