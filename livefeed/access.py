@@ -60,7 +60,7 @@ def viewer_of(request: HttpRequest) -> Viewer:
 
 
 def address_of(request: HttpRequest) -> str:
-    """Return the client's address: the peer's, or what the outermost of our own proxies saw (LIVEFEED_TRUSTED_PROXIES)."""
+    """Return the client's address: the peer's, or the one that our own proxies report (LIVEFEED_TRUSTED_PROXIES)."""
     hops = [hop.strip() for hop in request.headers.get("X-Forwarded-For", "").split(",") if hop.strip()]
     trusted = settings.TRUSTED_PROXIES
     if trusted and hops:
@@ -76,7 +76,7 @@ class Grant(NamedTuple):
 
 
 def grant(viewer: Viewer, names: Iterable[str]) -> Grant:
-    """Decide on each name. A feed's rule is always asked; a topic that no feed owns needs a signature for this viewer."""
+    """Decide on each name: a feed's rule is always asked; a topic that no feed owns needs the viewer's signature."""
     granted: dict[str, str] = {}
     refused: list[str] = []
     for name in names:

@@ -37,7 +37,7 @@ REAP_EVERY = 0.5
 
 
 def wrap(application: Application) -> Wrapped:
-    """Return the ASGI application with flow control, send timeout, containment and a clean end for its event streams."""
+    """Return the ASGI application, its event streams with flow control, send timeout, containment and a clean end."""
     return Wrapped(application)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar, cast
 
@@ -14,13 +15,13 @@ from .conf import settings
 T = TypeVar("T")
 
 
-def backend(setting: str, base: type[T]) -> T:
+def backend(setting: str, base: Callable[..., T]) -> T:
     """Return the one instance of the class that ``LIVEFEED_<setting>`` names, which must be a ``base``."""
     return cast("T", _make(f"LIVEFEED_{setting}", getattr(settings, setting), base))
 
 
 @cache
-def _make(name: str, path: str, base: type) -> Any:
+def _make(name: str, path: str, base: Any) -> Any:
     try:
         made = import_string(path)()
     except ImportError as error:

@@ -55,7 +55,7 @@ class Changes:
         return list(rows.select_related(*relations(self.feed.field_names)))
 
     def saved(self, row: models.Model, *, created: bool, before: Sequence[str] | None) -> list[Event]:
-        """Return the events of a row that is there now; ``before`` are the topics it was on, None if they can't change."""
+        """Return the events of a row that is there; ``before`` are the topics it was on, None if they can't change."""
         now = self.feed.topics_of(row)
         if created or before is None:
             kept, entered, left = ([], now, []) if created else (now, [], [])

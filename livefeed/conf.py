@@ -37,9 +37,10 @@ class Setting(Generic[T]):
         """Say what is wrong with the configured value, or None."""
         value: Any = getattr(django_settings, self.name, self.default)
         wanted: tuple[type, ...] = (int, float) if isinstance(self.default, float) else (type(self.default),)
-        if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
+        usable = isinstance(value, wanted) and not isinstance(value, bool)
+        if not usable:
             return f"{self.name} is {value!r}; it must be of type {wanted[-1].__name__}."
-        if self.minimum is not None and value < self.minimum:
+        if self.minimum is not None and float(value) < self.minimum:
             return f"{self.name} is {value!r}; it must be at least {self.minimum}."
         return None
 

@@ -84,7 +84,8 @@ def render_item(feed: LiveFeed, topic: str, data: dict[str, Any]) -> SafeString:
     names = [f"livefeed/{feed.name.replace('.', '/')}.html", "livefeed/item.html"]
     fields = [(name, value) for name, value in item.items() if name != "pk"]
     context = {"item": item, "key": "" if item["pk"] is None else item["pk"], "feed": feed, "topic": topic}
-    return select_template(names).render({**context, "fields": fields})
+    text: SafeString = select_template(names).render({**context, "fields": fields})
+    return text
 
 
 def stream_url() -> str:

@@ -43,7 +43,7 @@ class StoredTopic(models.Model):
         verbose_name_plural = _("topics")
 
     def __str__(self) -> str:
-        return self.name
+        return str(self.name)
 
 
 class StoredEvent(models.Model):

@@ -1,4 +1,4 @@
-"""One page of history as JSON: for scripts, for a look by hand, and for clients behind a proxy that holds streams back."""
+"""One page of history as JSON: for scripts, for a look by hand, for clients behind a proxy that holds streams back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Placed(NamedTuple):
 
 
 def history_page(topics: Sequence[str], cursor: Cursor | None) -> dict[str, Any]:
-    """Return what follows the cursor, at most LIMIT events, and the next cursor; without one, only the cursor of now."""
+    """Return what follows the cursor, at most LIMIT events, and the next cursor; without one, just a cursor."""
     positions: dict[str, Position] = {}
     sources: list[Iterator[_Placed]] = []
     resets: list[dict[str, str]] = []

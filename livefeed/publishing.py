@@ -126,7 +126,7 @@ class Settlement:
 
 
 def settle(debts: Sequence[Debt]) -> None:
-    """Number, append and announce. The writer's change is committed: whatever fails here is logged and left to a hub."""
+    """Number, append and announce. The writer's change is committed: what fails here is logged and left to a hub."""
     for debt in debts:
         debt.settled = True
     try:

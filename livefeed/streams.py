@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 from asgiref.sync import SyncToAsync, sync_to_async
@@ -26,7 +26,7 @@ from .cursors import Cursor, Position
 from .history import Head, position_of
 from .hub import Hub
 from .resuming import GARBAGE, TRIMMED, best, lost
-from .tail import PAGE_BYTES, Subscription, Tail
+from .tail import PAGE_BYTES, Frame, Subscription, Tail
 
 logger = logging.getLogger("livefeed.streams")
 
@@ -108,9 +108,9 @@ class EventStream:
         return fleeting
 
     async def _catch_up(self) -> bytes:
-        """Read from the history what the tails do not hold any more, a page at a time; where it can't be had, say so."""
+        """Read a page of what the tails do not hold any more from the history; where it can't be had, say so."""
         resets: list[bytes] = []
-        found = {}
+        found: dict[int, tuple[str, Iterable[Frame]]] = {}
         for index in self._subscription.behind():
             tail, position = self._subscription.tails[index], self._subscription.positions[index]
             if position.epoch != tail.epoch:
@@ -206,7 +206,7 @@ def reset_block(subscription: Subscription, tail: Tail, reason: str) -> bytes:
 
 
 class EventStreamResponse(StreamingHttpResponse):
-    """A response whose body is an :class:`EventStream`, handed to the server as it is unless a middleware wrapped it."""
+    """A response whose body is an :class:`EventStream`, handed on as it is unless a middleware wrapped it."""
 
     def __init__(self, stream: EventStream) -> None:
         super().__init__(stream, content_type=sse.CONTENT_TYPE, headers=HEADERS)
@@ -232,7 +232,7 @@ async def release_request() -> None:
     """
     context = SyncToAsync.thread_sensitive_context.get(None)
     executor = SyncToAsync.context_to_thread_executor.get(context) if context is not None else None
-    if executor is not None:
+    if context is not None and executor is not None:
         await sync_to_async(connections.close_all)()
         SyncToAsync.context_to_thread_executor.pop(context, None)
         executor.shutdown(wait=False)

@@ -210,7 +210,7 @@ class Subscription:
 
 
 class _Placed(NamedTuple):
-    index: int
+    topic: int
     epoch: str
     frame: Frame
 

@@ -7,6 +7,7 @@ A signed name is ``topic~timestamp~signature``. It is good for one viewer (see :
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Any
 
 from django.core import signing
@@ -65,7 +66,7 @@ def plain_name(name: str) -> str:
 def signature_holds(name: str, viewer: str) -> bool:
     """Tell whether a signed name was signed by us, for this viewer, and has not expired."""
     try:
-        _signer(viewer).unsign(name, max_age=settings.SIGNATURE_SECONDS)
+        _signer(viewer).unsign(name, max_age=timedelta(seconds=settings.SIGNATURE_SECONDS))
     except signing.BadSignature:
         return False
     return True

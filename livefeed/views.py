@@ -126,8 +126,8 @@ async def _stream(request: HttpRequest, viewer: Viewer, granted: Grant) -> HttpR
     if not isinstance(request, ASGIRequest):
         raise Problem(
             HTTPStatus.NOT_IMPLEMENTED,
-            "This site is served over WSGI, where a stream would block a worker. Serve its ASGI application (with Daphne, "
-            "uvicorn, …), or ask for pages with Accept: application/json.",
+            "This site is served over WSGI, where a stream would block a worker. Serve its ASGI application (with "
+            "Daphne, uvicorn, …), or ask for pages with Accept: application/json.",
         )
     if request.method == "HEAD":
         return HttpResponse(content_type=sse.CONTENT_TYPE, headers=HEADERS)
@@ -155,7 +155,7 @@ async def _stream(request: HttpRequest, viewer: Viewer, granted: Grant) -> HttpR
 
 
 def _cursor_text(request: HttpRequest) -> str:
-    """Return the cursor a client sent: the header wins, for the URL of a reconnect is still that of the first connect."""
+    """Return the cursor a client sent: the header wins, for a browser reconnects with the URL of its first connect."""
     since = (request.GET.get(name) for name in ("since", "lastEventId", "last_event_id"))
     return request.headers.get("Last-Event-ID") or next(filter(None, since), "")
 

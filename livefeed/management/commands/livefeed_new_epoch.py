@@ -1,4 +1,4 @@
-"""``manage.py livefeed_new_epoch``: after a restore from a backup, make every cursor handed out before end in a reset."""
+"""``manage.py livefeed_new_epoch``: after a restore from a backup, make every older cursor end in a reset."""
 
 from __future__ import annotations
 
