@@ -1,0 +1,223 @@
+"""What to test live pages with: see what is published, and read a stream as a client does. Our own tests use it too.
+
+``TestCase`` never commits, so what is published in one stays unseen: use ``TransactionTestCase`` (pytest:
+``django_db(transaction=True)``), or run the callbacks with Django's ``captureOnCommitCallbacks(execute=True)``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+from asgiref.testing import ApplicationCommunicator as _Communicator
+from django.core.asgi import get_asgi_application
+from django.test import AsyncClient
+
+from .events import Event
+from .html import stream_url
+from .signals import event_published
+
+__all__ = ["EventStreamClient", "EventStreamParser", "ServerSentEvent", "capture_events", "open_stream"]
+
+
+@contextmanager
+def capture_events(topic: str | None = None) -> Iterator[list[Event]]:
+    """Collect the events that this process publishes within the block, of all topics or of one::
+
+    with capture_events("news.article") as events:
+        article.save()
+    assert [event.type for event in events] == ["updated"]
+    """
+    events: list[Event] = []
+
+    def note(*, event: Event, **kwargs: Any) -> None:
+        if topic in {None, event.topic}:
+            events.append(event)
+
+    event_published.connect(note, weak=False)
+    try:
+        yield events
+    finally:
+        event_published.disconnect(note)
+
+
+# asgiref's class has no annotations.
+ApplicationCommunicator: Any = _Communicator
+
+
+class ServerSentEvent(NamedTuple):
+    """One event as a client gets it. ``id`` is the last event id, as EventSource's ``lastEventId``."""
+
+    type: str
+    data: str
+    id: str
+    topic: str = ""
+
+    @property
+    def json(self) -> Any:
+        """The data, decoded from JSON."""
+        return json.loads(self.data)
+
+
+class EventStreamParser:
+    """The parser of WHATWG HTML, section 9.2.6 "Interpreting an event stream", fed with bytes in any portions.
+
+    ``retry`` is the reconnection time in milliseconds, once the server named one; ``comments`` counts comment lines.
+    """
+
+    def __init__(self, last_event_id: str = "") -> None:
+        self.retry: int | None = None
+        self.comments = 0
+        self.last_event_id = last_event_id
+        self._bytes = b""
+        self._type = ""
+        self._topic = ""
+        self._data: list[str] = []
+        self._began = False
+
+    def push(self, portion: bytes) -> list[ServerSentEvent]:
+        """Take the next bytes; return the events that they complete."""
+        self._bytes += portion
+        if not self._began and len(self._bytes) >= 3:
+            self._began = True
+            self._bytes = self._bytes.removeprefix(b"\xef\xbb\xbf")
+        found = []
+        while (line := self._line()) is not None:
+            if line:
+                self._field(line)
+            elif (event := self._dispatch()) is not None:
+                found.append(event)
+        return found
+
+    def _line(self) -> str | None:
+        """Return the next line: it ends with LF, CR LF, or a CR that something follows."""
+        ends = [position for end in (b"\n", b"\r") if (position := self._bytes.find(end)) >= 0]
+        if not self._began or not ends or (self._bytes[min(ends) :] == b"\r"):
+            return None
+        line, rest = self._bytes[: min(ends)], self._bytes[min(ends) :]
+        self._bytes = rest[2:] if rest.startswith(b"\r\n") else rest[1:]
+        return line.decode("utf-8", "replace")
+
+    def _field(self, line: str) -> None:
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if not name:
+            self.comments += 1
+        elif name == "event":
+            self._type = value
+        elif name == "topic":
+            self._topic = value
+        elif name == "data":
+            self._data.append(value)
+        elif name == "id" and "\0" not in value:
+            self.last_event_id = value
+        elif name == "retry" and value.isascii() and value.isdigit():
+            self.retry = int(value)
+
+    def _dispatch(self) -> ServerSentEvent | None:
+        data, type, topic = self._data, self._type, self._topic
+        self._data, self._type, self._topic = [], "", ""
+        return ServerSentEvent(type or "message", "\n".join(data), self.last_event_id, topic) if data else None
+
+
+class EventStreamClient:
+    """A stream, read through the site's whole ASGI application in this process; made by :func:`open_stream`."""
+
+    def __init__(self, communicator: Any, timeout: float) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.parser = EventStreamParser()
+        self.ended = False
+        self._communicator = communicator
+        self._timeout = timeout
+        self._waiting: list[ServerSentEvent] = []
+
+    async def start(self) -> None:
+        """Wait for the status and the headers."""
+        start = await self._communicator.receive_output(self._timeout)
+        self.status = start["status"]
+        self.headers = {name.decode().lower(): value.decode() for name, value in start["headers"]}
+
+    async def next(self) -> ServerSentEvent:
+        """Return the next event. Raises TimeoutError, and EOFError where the stream ended."""
+        while not self._waiting:
+            self._waiting += self.parser.push(await self.portion())
+        return self._waiting.pop(0)
+
+    async def take(self, count: int) -> list[ServerSentEvent]:
+        """Return the next ``count`` events."""
+        return [await self.next() for _ in range(count)]
+
+    async def portion(self) -> bytes:
+        """Return what the server writes next, as it is."""
+        if self.ended:
+            raise EOFError("The stream has ended.")
+        message = await self._communicator.receive_output(self._timeout)
+        self.ended = not message.get("more_body", False)
+        body: bytes = message.get("body", b"")
+        return body
+
+    async def body(self) -> bytes:
+        """Return all that the server writes until it ends."""
+        portions = []
+        while not self.ended:
+            portions.append(await self.portion())
+        return b"".join(portions)
+
+    async def close(self) -> None:
+        """Leave, as a client does that closes its connection."""
+        if not self.ended:
+            await self._communicator.send_input({"type": "http.disconnect"})
+        await self._communicator.wait(self._timeout)
+
+
+@asynccontextmanager
+async def open_stream(
+    *topics: str,
+    user: Any = None,
+    cursor: str = "",
+    headers: dict[str, str] | None = None,
+    query: Sequence[tuple[str, str]] = (),
+    application: Any = None,
+    timeout: float = 5.0,  # noqa: ASYNC109 - of each wait, not of the whole
+) -> AsyncIterator[EventStreamClient]:
+    """Connect to the site's streams as a user, in this process, and leave at the end of the block::
+
+        async with open_stream("news.article", user=reader) as stream:
+            opening = await stream.next()
+            await Article.objects.acreate(title="Hello")
+            event = await stream.next()
+        assert event.json["title"] == "Hello"
+
+    ``cursor`` is sent as Last-Event-ID; ``timeout`` is in seconds, for each wait; ``application`` is the ASGI
+    application to talk to, by default Django's own.
+    """
+    client = AsyncClient()
+    if user is not None:
+        await client.aforce_login(user)
+    sent = {"accept": "text/event-stream", "host": "testserver", **({"last-event-id": cursor} if cursor else {})}
+    sent["cookie"] = "; ".join(f"{name}={morsel.value}" for name, morsel in client.cookies.items())
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": stream_url(),
+        "query_string": urlencode([("topic", topic) for topic in topics] + list(query)).encode(),
+        "headers": [(name.lower().encode(), value.encode()) for name, value in {**sent, **(headers or {})}.items()],
+        "client": ("127.0.0.1", 50_000),
+        "server": ("testserver", 80),
+    }
+    communicator = ApplicationCommunicator(application or get_asgi_application(), scope)
+    await communicator.send_input({"type": "http.request", "body": b"", "more_body": False})
+    stream = EventStreamClient(communicator, timeout)
+    try:
+        await stream.start()
+        yield stream
+    finally:
+        await asyncio.shield(stream.close())
