@@ -92,7 +92,7 @@ class Editor:
     def delete(self, title: str) -> None:
         self._open(title)
         self.page.click(".deletelink")
-        self.page.click("[type=submit]")
+        self.page.click("#content [type=submit]")
         expect(self.page.locator(".messagelist .success")).to_be_visible()
 
     def _open(self, title: str) -> None:
