@@ -402,6 +402,7 @@ function parseJSON(text, otherwise) {
 }
 
 const report = (error) => (globalThis.reportError ?? console.error)(error);
+const warn = (error) => console.warn(`livefeed: ${error.message}`);
 
 // ---- Sharing --------------------------------------------------------------------------------------------------------
 
@@ -496,7 +497,8 @@ class SharedStream {
   // cursors can't be compared here, and a topic has only one place in a connection.
   #admit(before) {
     const covered = this.#connection?.cursor ?? '';
-    const cursors = new Map([...before.keys()].map((name) => [name, covered]));
+    const kept = [...before.keys()].filter((name) => this.#topics.has(name));
+    const cursors = new Map(kept.map((name) => [name, covered]));
     for (const member of this.#members) {
       if (member.joined) continue;
       const name = plainName(member.topic);
@@ -539,9 +541,9 @@ class SharedStream {
   }
 
   #route(event) {
-    const reset = event.type === 'livefeed-reset' && parseJSON(event.data, {});
+    const reset = event.type === 'livefeed-reset' ? parseJSON(event.data, {}) : null;
     const only = this.#granted.length === 1 ? this.#granted[0] : null;
-    const topic = (reset && reset.topic) ?? event.topic ?? only;
+    const topic = reset?.topic ?? event.topic ?? only;
     for (const member of this.#members) {
       if (!member.joined || plainName(member.topic) !== topic) continue;
       if (reset) member.onreset(reset);
@@ -969,7 +971,7 @@ export class LiveFeedElement extends (globalThis.HTMLElement ?? class {}) {
       await sleep(pause);
       if (signal.aborted) return false;
       this.#missed = [];
-      const snapshot = await within(SNAPSHOT_TIMEOUT, fetchSnapshot(this.#address())).catch(report);
+      const snapshot = await within(SNAPSHOT_TIMEOUT, fetchSnapshot(this.#address())).catch(warn);
       if (signal.aborted) return false;
       if (snapshot) return this.#adopt(snapshot);
       pause = backOff(1000, attempt, Math.random);

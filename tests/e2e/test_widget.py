@@ -1,0 +1,689 @@
+"""The `<live-feed>` element in a real browser, against a server that does what the test tells it to, also badly."""
+
+from __future__ import annotations
+
+import html
+import json
+import queue
+import select
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+    Window = Callable[..., Page]
+
+pytestmark = pytest.mark.browser
+
+STATIC = Path(__file__).parents[2] / "livefeed" / "static" / "livefeed"
+LIMIT = 20.0  # seconds until what must happen has happened
+ENDING = 2.0  # seconds that the news of a closed socket may take
+STRICT = "default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'self'"
+TRUSTED_TYPES = f"{STRICT}; require-trusted-types-for 'script'; trusted-types livefeed"
+
+# Runs before the module: notes whatever the policy stops, and every event of the elements.
+WATCH = """
+window.violations = [];
+window.seen = [];
+window.loads = 0;
+document.addEventListener('securitypolicyviolation', (e) => violations.push(`${e.violatedDirective} ${e.blockedURI}`));
+window.addEventListener('pageshow', (e) => { window.loads += 1; window.restored = e.persisted; });
+for (const name of ['state', 'message', 'gap', 'limit'])
+  addEventListener(`livefeed:${name}`, (e) => seen.push({ name, feed: e.target.id, ...e.detail }));
+"""
+
+ITEM = '<li data-key="{key}"><a data-attr-href="url" href="{url}"><span data-field="title">{title}</span></a></li>'
+TEXTS = (
+    'data-text-connecting="Connecting…" data-text-live="Live" data-text-reconnecting="Reconnecting…" '
+    'data-text-stopped="Stopped"'
+)
+
+
+def item(key: object, title: str = "") -> str:
+    return ITEM.format(key=key, url=f"/a/{key}" if key else "", title=html.escape(title))
+
+
+def feed(
+    items: str = "",
+    *,
+    name: str = "feed",
+    topic: str = "news.article",
+    cursor: str = "c0",
+    attributes: str = 'limit="4" insert="prepend"',
+    template: str = "",
+) -> str:
+    return f"""
+      <live-feed id="{name}" src="/livefeed/" topic="{topic}" cursor="{cursor}" {attributes} {TEXTS}>
+        <p data-live-status hidden></p>
+        <ol data-live-list role="feed" aria-label="News">{items}</ol>
+        <template>{template or item("")}</template>
+      </live-feed>"""
+
+
+def document(body: str, *, lang: str = "en", head: str = "") -> str:
+    return f"""<!doctype html><html lang="{lang}"><head><meta charset="utf-8"><title>Test</title>
+      <link rel="stylesheet" href="/static/livefeed.css">
+      <script src="/static/watch.js"></script>{head}<script type="module" src="/static/livefeed.js"></script>
+      </head><body>{body}</body></html>"""
+
+
+def block(type: str, data: object, id: str | None = None, topic: str | None = None) -> str:
+    lines = [f"id: {id}"] * (id is not None) + [f"event: {type}"] + [f"topic: {topic}"] * (topic is not None)
+    return "\n".join([*lines, f"data: {json.dumps(data)}", "", ""])
+
+
+def created(key: int, title: str, id: str | None = None, topic: str | None = None, **data: object) -> str:
+    return block("created", {"pk": key, "title": title, "url": f"/a/{key}", **data}, id, topic)
+
+
+class Stream:
+    """One event stream that the browser has open."""
+
+    def __init__(self, handler: BaseHTTPRequestHandler) -> None:
+        query = parse_qs(urlsplit(handler.path).query)
+        self.topics = query.get("topic", [])
+        self.client = query["client"][0]
+        self.headers = handler.headers
+        self.cursor = handler.headers.get("Last-Event-ID", "")
+        self.ended = threading.Event()
+        self._texts: queue.Queue[str | None] = queue.Queue()
+        self._handler = handler
+
+    def open(self, **detail: object) -> Stream:
+        names = [topic.split("~")[0] for topic in self.topics]
+        answer = {"topics": names, "refused": [], "cursor": "", "resumed": True, "keepalive": 15, **detail}
+        return self.send("retry: 500\n" + block("livefeed-open", answer, self.cursor or "c0"))
+
+    def send(self, text: str) -> Stream:
+        self._texts.put(text)
+        return self
+
+    def end(self) -> None:
+        self._texts.put(None)
+
+    def serve(self) -> None:
+        try:
+            while not self._gone():
+                try:
+                    text = self._texts.get(timeout=0.02)
+                except queue.Empty:
+                    continue
+                if text is None:
+                    return
+                self._handler.wfile.write(text.encode())
+        except ConnectionError:
+            pass
+        finally:
+            self.ended.set()
+
+    def _gone(self) -> bool:
+        connection = self._handler.connection
+        return bool(select.select([connection], [], [], 0)[0]) and not connection.recv(1, socket.MSG_PEEK)
+
+
+class Site(ThreadingHTTPServer):
+    """Pages, the widget's files, and an endpoint under the test's command."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.pages: dict[str, str] = {}
+        self.policy = STRICT
+        self.answers: list[int] = []  # statuses for the next requests for a stream
+        self.refuse: Callable[[BaseHTTPRequestHandler], int | None] = lambda handler: None
+        self.automatic = False  # whether streams open by themselves
+        self.snapshot = ""
+        self.snapshot_requests: list[BaseHTTPRequestHandler] = []
+        self.snapshot_may_leave = threading.Event()
+        self.snapshot_may_leave.set()
+        self.most_open = 0
+        self._streams: list[Stream] = []
+        self._changed = threading.Condition()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A browser that closes its sockets is no error here."""
+
+    def connected(self, stream: Stream) -> None:
+        for earlier in self.streams:
+            earlier.ended.wait(ENDING)
+        with self._changed:
+            self._streams.append(stream)
+            self.most_open = max(self.most_open, sum(not known.ended.is_set() for known in self._streams))
+            self._changed.notify_all()
+        if self.automatic:
+            stream.open()
+
+    def asked_for_snapshot(self, handler: BaseHTTPRequestHandler) -> None:
+        with self._changed:
+            self.snapshot_requests.append(handler)
+            self._changed.notify_all()
+        self.snapshot_may_leave.wait(LIMIT)
+
+    @property
+    def streams(self) -> list[Stream]:
+        return list(self._streams)
+
+    def stream(self, number: int = 1) -> Stream:
+        """Wait for the stream with this number (from 1) since the beginning."""
+        self.wait_until(lambda: len(self._streams) >= number, f"stream {number}")
+        return self._streams[number - 1]
+
+    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
+        with self._changed:
+            assert self._changed.wait_for(condition, LIMIT), f"{what} did not come; {len(self._streams)} streams did"
+
+    def close(self) -> None:
+        for stream in self.streams:
+            stream.end()
+        self.snapshot_may_leave.set()
+        self.shutdown()
+        self.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Site
+
+    def do_GET(self) -> None:
+        path = urlsplit(self.path).path
+        if path == "/livefeed/":
+            self._feed()
+        elif path == "/static/watch.js":
+            self._answer(200, "text/javascript", WATCH)
+        elif path.startswith("/static/"):
+            kind = "text/css" if path.endswith("css") else "text/javascript"
+            self._answer(200, kind, (STATIC / path.rpartition("/")[2]).read_text())
+        elif path in self.server.pages:
+            self._answer(200, "text/html", self.server.pages[path])
+        else:
+            self._answer(404, "text/plain", "Not here.")
+
+    def _feed(self) -> None:
+        status = self.server.refuse(self)
+        if status:
+            self._answer(status, "application/problem+json", "{}")
+        elif self.headers["Accept"] == "text/html":
+            self.server.asked_for_snapshot(self)
+            self._answer(200, "text/html", self.server.snapshot)
+        elif self.server.answers and (status := self.server.answers.pop(0)) != 200:
+            self._answer(status, "application/problem+json", "{}")
+        else:
+            self._stream()
+
+    def _stream(self) -> None:
+        self.close_connection = True
+        self._head(200, "text/event-stream", Connection="close")
+        stream = Stream(self)
+        self.server.connected(stream)
+        stream.serve()
+
+    def _answer(self, status: int, kind: str, text: str) -> None:
+        body = text.encode()
+        self._head(status, f"{kind}; charset=utf-8", **{"Content-Length": str(len(body))})
+        self.wfile.write(body)
+
+    def _head(self, status: int, kind: str, **headers: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        if kind.startswith("text/html"):
+            self.send_header("Content-Security-Policy", self.server.policy)
+        else:
+            self.send_header("Cache-Control", "no-store")
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """The test says what matters."""
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    site = Site()
+    thread = threading.Thread(target=site.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield site
+    site.close()
+    thread.join()
+
+
+@pytest.fixture
+def live(site: Site, window: Window) -> Callable[..., Page]:
+    """Return `live(body)`: a page with this body whose stream is open. At the end, nothing was stopped by the policy."""
+    pages: list[Page] = []
+
+    def open_page(body: str, **options: str) -> Page:
+        site.pages["/"] = document(body, **options)
+        page = window(site.url)
+        pages.append(page)
+        site.stream().open()
+        until(page, "document.querySelector('live-feed').state === 'live'")
+        return page
+
+    yield open_page  # type: ignore[misc]
+    for page in pages:
+        assert page.evaluate("violations") == []
+
+
+# Playwright's own `wait_for_function` needs eval(), which the policies here forbid.
+UNTIL = """async ([limit, argument]) => {
+  const end = performance.now() + limit;
+  while (!(CONDITION)) {
+    if (performance.now() > end) throw new Error('in vain: ' + document.body.innerHTML + JSON.stringify(window.seen));
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}"""
+
+
+def until(page: Page, condition: str, argument: object = None) -> None:
+    """Wait until the JavaScript expression holds; it may use `argument`."""
+    page.evaluate(UNTIL.replace("CONDITION", condition), [LIMIT * 1000, argument])
+
+
+KEYS = "[...document.querySelectorAll(`#${argument[0]} [data-live-list] > *`)].map(e => e.dataset.key)"
+
+
+def keys(page: Page, name: str = "feed") -> list[str]:
+    found: list[str] = page.evaluate(f"argument => {KEYS}", [name])
+    return found
+
+
+def wait_for_keys(page: Page, wanted: list[int], name: str = "feed") -> None:
+    until(page, f"{KEYS}.join() === argument[1]", [name, ",".join(map(str, wanted))])
+
+
+def test_items_are_created_updated_deleted_and_trimmed_by_key(site: Site, live: Window) -> None:
+    page = live(feed(item(3, "three") + item(2, "two") + item(1, "one")))
+    assert site.stream().cursor == "c0"
+    assert site.stream().topics == ["news.article"]
+    page.evaluate("window.two = document.querySelector('[data-key=\"2\"]')")
+
+    site.stream().send(created(4, "four", "c1") + created(5, "five", "c2"))
+    wait_for_keys(page, [5, 4, 3, 2])
+    site.stream().send(block("updated", {"pk": 2, "title": "TWO", "url": None}, "c3"))
+    site.stream().send(block("updated", {"pk": 99, "title": "unknown"}, "c4") + block("deleted", {"pk": 4}, "c5"))
+    site.stream().send(created(5, "FIVE", "c6"))
+    wait_for_keys(page, [5, 3, 2])
+    until(page, "document.querySelector('[data-key=\"5\"]').textContent === 'FIVE'")
+    assert page.evaluate("two.isConnected && two.innerHTML") == (
+        '<a data-attr-href="url"><span data-field="title">TWO</span></a>'
+    )
+    assert page.locator("[data-key='5'] a").get_attribute("href") == "/a/5"
+    assert page.evaluate("document.querySelector('live-feed').cursor") == "c6"
+
+
+def test_append_trims_at_the_beginning_but_not_where_somebody_is(site: Site, live: Window) -> None:
+    page = live(feed(item(1, "one") + item(2, "two"), attributes='limit="2" insert="append"'))
+    page.focus("[data-key='1'] a")
+    site.stream().send(created(3, "three", "c1"))
+    wait_for_keys(page, [1, 3])
+    site.stream().send(created(4, "four", "c2"))
+    wait_for_keys(page, [1, 4])
+    page.evaluate("document.activeElement.blur()")
+    site.stream().send(created(5, "five", "c3"))
+    wait_for_keys(page, [4, 5])
+
+
+BOUND = """<li data-key="" data-attr-onclick="js" data-attr-style="css" data-attr-id="id" data-attr-class="kind"
+  data-attr-data-mood="mood" data-attr-aria-current="now" data-attr-hidden="secret"><a data-attr-href="url"
+  data-attr-title="title"><b data-field="title"></b><i data-field="author.name"></i><img data-attr-src="image"
+  data-attr-alt="title"><iframe data-attr-srcdoc="title" data-attr-src="url"></iframe></a></li>"""
+
+
+def test_text_is_text_and_only_listed_attributes_are_set(site: Site, live: Window) -> None:
+    page = live(feed(template=BOUND))
+    evil = '<img src=x onerror="window.owned=1"><script>window.owned=2</script>'
+    shared = {"title": evil, "js": "owned=3", "css": "color:red", "id": "x", "author": {"name": evil}}
+    for key, url in enumerate(
+        ["javascript:owned=4", " java\nscript:owned=4", "data:text/html,x", "vbscript:x", "http://["]
+    ):
+        data = {"pk": key, **shared, "url": url, "image": url, "mood": True, "now": False, "secret": True, "kind": None}
+        site.stream().send(block("created", data, f"c{key}"))
+    wait_for_keys(page, [4, 3, 2, 1])
+    for key in ("4", "3", "2", "1"):
+        found = page.locator(f"[data-key='{key}']")
+        assert found.locator("b").text_content() == found.locator("i").text_content() == evil
+        assert found.locator("a").get_attribute("title") == evil
+        names = found.evaluate("e => [e, ...e.querySelectorAll('*')].flatMap(e => e.getAttributeNames())")
+        bindings = [name for name in names if not name.startswith("data-")]
+        assert sorted(bindings) == ["alt", "aria-current", "hidden", "title"]
+        assert found.get_attribute("data-mood") == "true"
+        assert found.get_attribute("aria-current") == "false"
+    assert page.evaluate("window.owned") is None
+
+
+@pytest.mark.parametrize("url", ["/a/1", "?page=2", "https://example.org/x", "mailto:a@example.org", "//example.org/"])
+def test_a_good_address_is_set_as_it_is(site: Site, live: Window, url: str) -> None:
+    page = live(feed())
+    site.stream().send(created(1, "one", "c1", url=url))
+    wait_for_keys(page, [1])
+    assert page.locator("[data-key='1'] a").get_attribute("href") == url
+
+
+TIME = (
+    '<li data-key="{0}"><time data-attr-datetime="at" data-field="at" data-format="{1}" datetime="{2}">{2}</time></li>'
+)
+
+
+def test_times_are_shown_in_the_language_of_the_page(site: Site, window: Window) -> None:
+    rendered = TIME.format(1, "date", "2030-03-04") + TIME.format(2, "datetime", "no date")
+    body = feed(rendered, template=TIME.format("", "datetime", ""))
+    site.pages["/"] = document(body, lang="de")
+    page = window(site.url, timezone_id="Europe/Berlin")
+    site.stream().open()
+    assert page.locator("[data-key='1'] time").text_content() == "04.03.2030"
+    assert page.locator("[data-key='2'] time").text_content() == "no date"
+    site.stream().send(block("created", {"pk": 3, "at": "2030-03-04T12:00:00Z"}, "c1"))
+    wait_for_keys(page, [3, 1, 2])
+    assert page.locator("[data-key='3'] time").text_content() == "04.03.2030, 13:00"
+    assert page.locator("[data-key='3'] time").get_attribute("datetime") == "2030-03-04T12:00:00Z"
+
+
+@pytest.mark.parametrize("policy", [STRICT, TRUSTED_TYPES, f"{STRICT}; connect-src 'self'; style-src 'self'"])
+def test_a_strict_policy_finds_nothing_to_stop(site: Site, live: Window, policy: str) -> None:
+    site.policy = policy
+    site.snapshot = f'<div data-live-snapshot data-cursor="c7">{item(7, "seven")}</div>'
+    page = live(feed(item(1, "one")))
+    site.stream().send(created(2, "two", "c1"))
+    wait_for_keys(page, [2, 1])
+    site.stream().send(block("livefeed-reset", {"topic": "news.article", "reason": "epoch", "cursor": "c6"}, "c6"))
+    wait_for_keys(page, [7])
+
+
+def test_a_page_in_the_back_forward_cache_holds_no_stream(site: Site, window: Window) -> None:
+    site.automatic = True
+    for number in range(9):
+        site.pages[f"/{number}"] = document(feed(item(number, str(number)), cursor=f"c{number}"))
+    page = window(f"{site.url}/0")
+    for number in range(9):
+        page.goto(f"{site.url}/{number}", timeout=LIMIT * 1000)
+        until(page, "document.querySelector('live-feed').state === 'live'")
+    assert site.most_open == 1
+
+    site.streams[-1].send(created(10, "ten", "c100"))
+    wait_for_keys(page, [10, 8])
+    page.go_back(wait_until="commit")
+    until(page, "window.restored && document.querySelector('live-feed').state === 'live'")
+    page.go_forward(wait_until="commit")
+    until(page, "window.restored && document.querySelector('live-feed').state === 'live'")
+    assert page.evaluate("loads") == 2
+    assert site.streams[-1].cursor == "c100"
+    assert site.streams[-1].client == site.streams[8].client
+    site.streams[-1].send(created(11, "eleven", "c101"))
+    wait_for_keys(page, [11, 10, 8])
+    assert site.most_open == 1
+
+
+@pytest.mark.parametrize("move", ["append", "moveBefore"])
+def test_moving_the_element_keeps_the_stream(site: Site, live: Window, move: str) -> None:
+    page = live(feed(item(1, "one")) + "<main></main>")
+    page.evaluate("move => document.querySelector('main')[move](document.querySelector('live-feed'), null)", move)
+    page.evaluate("document.querySelector('main > live-feed').lastChild.remove?.()")
+    site.stream().send(created(2, "two", "c1"))
+    wait_for_keys(page, [2, 1])
+    assert len(site.streams) == 1
+    assert page.evaluate("seen.filter(e => e.name === 'state').map(e => e.state)") == ["connecting", "live"]
+
+
+def test_an_element_that_left_closes_and_comes_back_from_where_it_was(site: Site, live: Window) -> None:
+    page = live(feed(item(1, "one")))
+    site.stream().send(created(2, "two", "c5"))
+    wait_for_keys(page, [2, 1])
+    page.evaluate("(window.away = document.querySelector('live-feed')).remove()")
+    assert site.stream().ended.wait(LIMIT)
+    page.evaluate("document.body.append(away)")
+    assert site.stream(2).cursor == "c5"
+
+
+def test_elements_of_one_page_share_a_connection(site: Site, live: Window) -> None:
+    two = feed(name="a", topic="news~1~x", cursor="n1") + feed(name="b", topic="chat~1~y", cursor="h1")
+    page = live(two)
+    assert site.stream().topics == ["news~1~x", "chat~1~y"]
+    assert site.stream().cursor == "n1.h1"
+    site.stream().send(created(1, "n", "n2.h1", "news") + created(2, "h", "n2.h2", "chat"))
+    wait_for_keys(page, [1], "a")
+    wait_for_keys(page, [2], "b")
+
+    page.evaluate(
+        "text => document.body.append(document.createRange().createContextualFragment(text))",
+        feed(name="c", topic="sport", cursor="s1"),
+    )
+    second = site.stream(2).open()
+    assert second.topics == ["news~1~x", "chat~1~y", "sport"]
+    assert second.cursor == "n2.h2.s1"
+    assert second.client == site.stream(1).client
+    second.send(created(3, "s", "n2.h2.s2", "sport"))
+    wait_for_keys(page, [3], "c")
+
+    page.evaluate("for (const name of ['a', 'c']) document.getElementById(name).remove()")
+    third = site.stream(3).open()
+    assert third.topics == ["chat~1~y"]
+    third.send(created(4, "alone: no topic said", "h3"))
+    wait_for_keys(page, [4, 2], "b")
+    assert site.most_open == 1
+    assert page.evaluate("seen.filter(e => e.name === 'message').map(e => [e.id, e.topic, e.data.pk])") == [
+        ["n2.h1", "news", 1],
+        ["n2.h2", "chat", 2],
+        ["n2.h2.s2", "sport", 3],
+        ["h3", "chat", 4],
+    ]
+
+
+def test_a_refused_topic_is_denied_and_the_others_live(site: Site, window: Window) -> None:
+    site.pages["/"] = document(feed(name="a", topic="open") + feed(name="b", topic="secret~1~old"))
+    page = window(site.url)
+    site.stream().open(topics=["open"], refused=["secret~1~old"])
+    until(page, "a.state === 'live' && b.state === 'denied'")
+    site.stream().send(created(1, "one granted topic, so none is said", "c1"))
+    wait_for_keys(page, [1], "a")
+    assert keys(page, "b") == []
+
+
+def test_who_joins_a_topic_from_another_place_reloads_instead_of_guessing(site: Site, live: Window) -> None:
+    site.snapshot = f'<div data-live-snapshot data-cursor="c9">{item(9, "nine")}</div>'
+    page = live(feed(item(1, "one"), name="a"))
+    page.evaluate(
+        "text => document.body.append(document.createRange().createContextualFragment(text))",
+        feed(item(2, "two"), name="b", cursor="older"),
+    )
+    wait_for_keys(page, [9], "b")
+    assert keys(page, "a") == ["1"]
+    assert len(site.streams) == 1
+
+
+RESET = block("livefeed-reset", {"topic": "news.article", "reason": "trimmed", "cursor": "c50"}, "c50")
+
+
+def test_a_reset_reloads_without_doubles_losses_or_flicker(site: Site, live: Window) -> None:
+    hostile = "<script>window.owned = 1</script>"
+    page = live(feed(item(3, "three") + item(2, "two") + item(1, "one")))
+    site.stream().send(created(4, "four", "c1"))
+    wait_for_keys(page, [4, 3, 2, 1])
+    page.evaluate("""() => {
+      window.kept = [...document.querySelectorAll('[data-key="4"], [data-key="2"]')];
+      window.removals = 0;
+      new MutationObserver((records) => records.forEach((r) => window.removals += r.removedNodes.length))
+        .observe(document.querySelector('[data-live-list]'), { childList: true });
+    }""")
+
+    site.snapshot_may_leave.clear()
+    fresh = item(6, "six") + item(4, "four") + item(3, "THREE") + item(2, "two") + hostile
+    site.snapshot = f'<div data-live-snapshot data-cursor="c60">{fresh}</div>'
+    site.stream().send(RESET)
+    site.wait_until(lambda: bool(site.snapshot_requests), "a request for the snapshot")
+    site.stream().send(created(6, "six", "c51") + created(7, "seven", "c52"))  # 6 is in the snapshot, 7 is not yet
+    wait_for_keys(page, [7, 6, 4, 3])  # live also while it waits
+    site.snapshot_may_leave.set()
+
+    until(page, "document.querySelector('[data-key=\"3\"]')?.textContent === 'THREE'")
+    assert keys(page) == ["7", "6", "4", "3"]
+    assert page.evaluate("kept.map((e) => e.isConnected)") == [True, False]
+    assert page.evaluate("document.querySelector('live-feed').getAttribute('cursor')") == "c60"
+    assert page.evaluate("seen.filter(e => e.name === 'message').map(e => e.data.pk)") == [4, 6, 7]
+    assert page.evaluate("seen.filter(e => e.name === 'gap')") == [
+        {"name": "gap", "feed": "feed", "topic": "news.article", "reason": "trimmed"}
+    ]
+    assert page.evaluate("window.owned") is None
+    assert len(site.streams) == 1
+    site.stream().send(created(8, "eight", "c53"))
+    wait_for_keys(page, [8, 7, 6, 4])
+
+
+def test_a_snapshot_that_changes_nothing_touches_nothing(site: Site, live: Window) -> None:
+    items = item(2, "two") + item(1, "one")
+    page = live(feed(items))
+    page.evaluate("""() => {
+      window.records = [];
+      new MutationObserver((list) => records.push(...list.map((r) => r.type)))
+        .observe(document.querySelector('[data-live-list]'), { childList: true, subtree: true, characterData: true });
+    }""")
+    page.focus("[data-key='1'] a")
+    site.snapshot = f'<div data-live-snapshot data-cursor="c60">{items}</div>'
+    site.stream().send(RESET)
+    until(page, "document.querySelector('live-feed').getAttribute('cursor') === 'c60'")
+    assert page.evaluate("records") == []
+    assert page.evaluate("document.activeElement.textContent") == "one"
+
+
+def test_a_snapshot_that_fails_is_asked_for_again(site: Site, live: Window) -> None:
+    page = live(feed(item(1, "one")))
+    failures = [500]
+    site.refuse = lambda handler: failures.pop() if failures and handler.headers["Accept"] == "text/html" else None
+    site.snapshot = f'<template data-live-snapshot data-cursor="c60">{item(2, "two")}</template>'
+    site.stream().send(RESET)
+    wait_for_keys(page, [2])
+
+
+def test_configure_sends_authorization_and_gets_a_fresh_token(site: Site, window: Window) -> None:
+    def refuse(handler: BaseHTTPRequestHandler) -> int | None:
+        return None if handler.headers["Authorization"] == "Bearer 2" else 401
+
+    site.refuse = refuse
+    site.snapshot = f'<div data-live-snapshot data-cursor="c9">{item(9, "nine")}</div>'
+    site.pages["/"] = document(feed(item(1, "one")))
+    page = window(site.url)
+    until(page, "document.querySelector('live-feed').state === 'denied'")
+    page.evaluate("""async () => {
+      const { configure } = await import('/static/livefeed.js');
+      let fresh = 1;
+      configure({ headers: async ({ status }) => ({ Authorization: `Bearer ${status ? ++fresh : fresh}` }) });
+    }""")
+    assert site.stream().headers["Authorization"] == "Bearer 2"
+    site.stream().open().send(RESET)
+    wait_for_keys(page, [9])
+    assert page.evaluate("violations") == []
+
+
+def test_the_state_is_shown_when_it_lasts(site: Site, live: Window) -> None:
+    page = live(feed())
+    status = page.locator("[data-live-status]")
+    assert status.text_content() == "Live"
+    assert status.is_visible()
+    page.evaluate("""() => {
+      window.texts = [];
+      const line = document.querySelector('[data-live-status]');
+      new MutationObserver(() => texts.push(line.textContent)).observe(line, { childList: true });
+    }""")
+    site.stream().end()  # a blip: retry is half a second
+    site.stream(2).open()
+    until(page, "document.querySelector('live-feed').state === 'live'")
+    assert page.evaluate("texts") == []
+
+    site.answers = [503] * 3
+    site.streams[-1].end()
+    until(page, "document.querySelector('live-feed[state=reconnecting]')")
+    until(page, "texts.includes('Reconnecting…')")
+    site.stream(3).open()
+    until(page, "texts.includes('Live')")
+    assert page.evaluate("texts") == ["Reconnecting…", "Live"]
+    assert status.get_attribute("role") == "status"
+
+    site.answers = [404]
+    site.streams[-1].end()
+    until(page, "document.querySelector('live-feed[state=denied]')")
+    until(page, "texts.at(-1) === 'Stopped'")
+
+
+def test_being_refused_is_told_with_the_limit(site: Site, window: Window) -> None:
+    site.pages["/"] = document(feed())
+    page = window(site.url)
+    site.stream().send("retry: 20000\n" + block("livefeed-refused", {"reason": "limit", "limit": 3, "retry": 20000}))
+    until(page, "document.querySelector('live-feed[state=limited]')")
+    (told,) = page.evaluate("seen.filter(e => e.name === 'limit')")
+    assert told["limit"] == 3
+    assert 20_000 <= told["retryIn"] <= 21_000
+    assert "live" not in page.evaluate("seen.map(e => e.state)")
+
+
+def test_another_topic_is_loaded_and_followed(site: Site, live: Window) -> None:
+    page = live(feed(item(1, "one")))
+    site.snapshot = f'<div data-live-snapshot data-cursor="s4">{item(40, "forty")}</div>'
+    page.evaluate("document.querySelector('live-feed').setAttribute('topic', 'sport')")
+    second = site.stream(2).open()
+    assert (second.topics, second.cursor) == (["sport"], "s4")
+    assert keys(page) == ["40"]
+    second.send(created(41, "one more", "s5"))
+    wait_for_keys(page, [41, 40])
+    assert site.most_open == 1
+
+    page.evaluate("""() => {
+      const feed = document.querySelector('live-feed');
+      feed.setAttribute('topic', 'chess');
+      feed.setAttribute('cursor', 'brought');
+    }""")
+    assert site.stream(3).cursor == "brought"
+    assert len(site.snapshot_requests) == 1
+
+
+def test_a_page_may_render_by_itself_and_reads_messages(site: Site, live: Window) -> None:
+    page = live(feed(item(1, "one")))
+    page.evaluate("""() => {
+      window.plain = [];
+      const feed = document.querySelector('live-feed');
+      feed.addEventListener('message', (e) => plain.push([e.data, e.lastEventId, e.bubbles]));
+      feed.addEventListener('livefeed:message', (e) => e.detail.data.pk === 2 && e.preventDefault());
+    }""")
+    site.stream().send(created(2, "two", "c1") + "id: c2\ndata: <turbo-stream>\n\n" + created(3, "three", "c3"))
+    wait_for_keys(page, [3, 1])
+    assert page.evaluate("plain") == [["<turbo-stream>", "c2", False]]
+    assert page.evaluate("seen.filter(e => e.name === 'message').map(e => e.data.pk ?? e.data)") == [
+        2,
+        "<turbo-stream>",
+        3,
+    ]
+
+
+def test_pause_closes_and_resume_goes_on(site: Site, live: Window) -> None:
+    page = live(feed(item(1, "one")))
+    site.stream().send(created(2, "two", "c5"))
+    wait_for_keys(page, [2, 1])
+    page.evaluate("document.querySelector('live-feed').pause()")
+    assert site.stream().ended.wait(LIMIT)
+    assert page.locator("live-feed").get_attribute("state") == "paused"
+    page.evaluate("document.querySelector('live-feed').resume()")
+    assert site.stream(2).cursor == "c5"
+
+
+def test_a_batch_is_marked_as_busy(site: Site, live: Window) -> None:
+    page = live(feed())
+    page.evaluate("""() => {
+      window.busy = [];
+      const list = document.querySelector('[data-live-list]');
+      new MutationObserver(() => busy.push(list.getAttribute('aria-busy')))
+        .observe(list, { attributes: true, attributeFilter: ['aria-busy'] });
+    }""")
+    site.stream().send(created(1, "one", "c1"))
+    wait_for_keys(page, [1])
+    assert page.evaluate("busy") == []
+    site.stream().send(created(2, "two", "c2") + created(3, "three", "c3"))
+    until(page, "busy.join() === 'true,'")
