@@ -1,8 +1,11 @@
 """The settings of the tests. LIVEFEED_TEST_DATABASE is the URL of another database than a SQLite file."""
 
 import os
+import sys
 import tempfile
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent))
 
 SECRET_KEY = "tests only"
 DEBUG = False
@@ -22,6 +25,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "livefeed",
     "tests.testapp",
+    "news",  # of the documentation's examples: tests/news
 ]
 MIDDLEWARE = [
     "django.middleware.gzip.GZipMiddleware",

@@ -1,0 +1,104 @@
+"""The documentation's Python blocks run, in the order of their page; what it quotes and lists is what there is."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from django.apps import apps
+from django.template import Context, Template
+from django.test import RequestFactory, override_settings
+
+from livefeed import LiveFeed
+from livefeed.conf import Settings
+from livefeed.registry import registry
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+BLOCK = re.compile(r"(?:<!-- (?P<mark>[^\n]*) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
+
+
+def blocks(page: Path, language: str) -> list[tuple[str, str]]:
+    """Return mark and text of a page's blocks in one language."""
+    found = BLOCK.finditer(page.read_text())
+    return [(block["mark"] or "", block["text"]) for block in found if block["language"] == language]
+
+
+@pytest.fixture
+def feeds_as_before():
+    before = set(registry)
+    yield
+    for feed in set(registry) - before:
+        registry.remove(type(feed))
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("feeds_as_before")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run(page: Path, django_user_model, monkeypatch) -> None:
+    namespace = ModuleType("documentation")
+    namespace.user = django_user_model.objects.create(username="anna")
+    for mark, text in blocks(page, "python"):
+        if mark.startswith("shown: "):
+            assert text.strip() in (ROOT / mark.removeprefix("shown: ")).read_text()
+        elif mark == "settings":
+            names: dict[str, object] = {}
+            exec(compile(text, page.name, "exec"), names)
+            with override_settings(**{name: value for name, value in names.items() if name.isupper()}):
+                pass
+        else:
+            exec(compile(text, page.name, "exec"), vars(namespace))
+    apps.all_models["news"].pop("price", None)
+    for name, value in list(vars(namespace).items()):
+        if inspect.isclass(value) and issubclass(value, LiveFeed) and value is not LiveFeed:
+            assert value().field_names, name
+
+
+@pytest.mark.django_db
+def test_template_blocks_of_the_feeds_page_render(django_user_model) -> None:
+    request = RequestFactory().get("/")
+    request.user = django_user_model.objects.create(username="anna")
+    tags, item = [text for _, text in blocks(ROOT / "docs" / "feeds.md", "django")]
+    html = Template(tags + "{{ cursor }}").render(Context({"request": request}))
+    assert "<live-feed" in html
+    assert html.strip()
+    shown = Template(item).render(Context({"key": 5, "item": {"title": "<b>", "url": "/5/", "time": "2026-01-01"}}))
+    assert 'data-key="5"' in shown
+    assert "&lt;b&gt;" in shown
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    text = (ROOT / "docs" / "settings.md").read_text()
+    for setting in Settings.declared():
+        assert f"| `{setting.name}` | `{setting.default!r}` |" in text
+    assert len(re.findall(r"^\| `LIVEFEED_", text, re.MULTILINE)) == len(Settings.declared())
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_readme_s_feed_is_one_that_the_checks_accept() -> None:
+    assert registry.owner("news.article") is not None
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_the_stream_test_of_the_testing_page_passes(django_user_model) -> None:
+    namespace: dict[str, object] = {}
+    for _, text in blocks(ROOT / "docs" / "testing.md", "python"):
+        exec(compile(text, "testing.md", "exec"), namespace)
+    await namespace["test_a_reader_sees_a_new_article"](django_user_model)  # type: ignore[operator]
+
+
+@pytest.mark.django_db
+def test_the_test_case_of_the_testing_page_passes() -> None:
+    namespace: dict[str, object] = {}
+    exec(compile(blocks(ROOT / "docs" / "testing.md", "python")[0][1], "testing.md", "exec"), namespace)
+    case = namespace["ArticleTests"]("test_a_new_article_is_published")  # type: ignore[operator]
+    result = case.run()
+    assert result.wasSuccessful(), result.errors + result.failures
