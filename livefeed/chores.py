@@ -9,21 +9,11 @@ from collections.abc import Awaitable, Callable
 logger = logging.getLogger("livefeed.chores")
 
 
-class Chore:
-    """Something to do every so many seconds; what it raises is logged, and it is done again next time."""
-
-    def __init__(self, name: str, every: float, work: Callable[[], Awaitable[object]]) -> None:
-        self._name = name
-        self._every = every
-        self._work = work
-        self._done_at = asyncio.get_running_loop().time()
-
-    async def do_if_due(self) -> None:
-        now = asyncio.get_running_loop().time()
-        if now - self._done_at < self._every:
-            return
-        self._done_at = now
+async def repeat(name: str, every: float, work: Callable[[], Awaitable[object]]) -> None:
+    """Do some work every so many seconds until cancelled. What it raises is logged, under the chore's name."""
+    while True:
+        await asyncio.sleep(every)
         try:
-            await self._work()
+            await work()
         except Exception:
-            logger.exception("%s failed; it is repeated.", self._name)
+            logger.exception("%s failed; it is repeated.", name)

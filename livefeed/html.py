@@ -7,6 +7,7 @@ and nothing is missed.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -40,17 +41,17 @@ def live_feed(
     insert = insert or feed.insert
     if insert not in {"prepend", "append"}:
         raise FeedError(f'insert is {insert!r}. Use "prepend" or "append".')
-    taken = cursor(topic)
     context = {
         "src": stream_url(),
         "name": sign_topic(topic, viewer.key),
-        "cursor": taken,
+        "cursor": cursor(topic),
         "limit": limit or feed.limit,
         "insert": insert,
         "label": label or _label(feed),
-        "items": render_items(feed, topic, limit or feed.limit),
-        "blank": render_item(feed, topic, dict.fromkeys(["pk", *feed.field_names])),
     }
+    items = item_data(feed, topic, limit or feed.limit)
+    context["items"] = render_items(feed, topic, items)
+    context["blank"] = render_item(feed, topic, dict.fromkeys(items[0] if items else ["pk", *feed.field_names]))
     return render_to_string("livefeed/feed.html", context)
 
 
@@ -58,7 +59,7 @@ def snapshot(topic: str, limit: int | None = None) -> SafeString:
     """Return the items of a topic and their cursor: what the widget shows after a reset."""
     feed = owner(topic)
     taken = cursor(topic)
-    items = render_items(feed, topic, limit or feed.limit)
+    items = render_items(feed, topic, item_data(feed, topic, limit or feed.limit))
     return render_to_string("livefeed/snapshot.html", {"cursor": taken, "items": items})
 
 
@@ -72,10 +73,14 @@ def owner(topic: str) -> LiveFeed:
     return feed
 
 
-def render_items(feed: LiveFeed, topic: str, limit: int) -> SafeString:
-    """Return the newest items of a topic, in the order in which the page shows them."""
-    items = list(feed.get_queryset(topic)[:limit])
-    return mark_safe("".join(render_item(feed, topic, feed.data_of(item)) for item in items))
+def item_data(feed: LiveFeed, topic: str, limit: int) -> list[dict[str, Any]]:
+    """Return the data of a topic's items, in the order in which the page shows them."""
+    return [feed.data_of(item) for item in feed.get_queryset(topic)[:limit]]
+
+
+def render_items(feed: LiveFeed, topic: str, items: Iterable[dict[str, Any]]) -> SafeString:
+    """Return items one after the other, each by the feed's template."""
+    return mark_safe("".join(render_item(feed, topic, item) for item in items))
 
 
 def render_item(feed: LiveFeed, topic: str, data: dict[str, Any]) -> SafeString:

@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from . import broker
 from .announcing import announce
-from .chores import Chore
+from .chores import repeat
 from .conf import settings
 from .events import Event, Stretch
 from .history import EMPTY, Head, Page, get_history, position_of
 from .pool import Pool
+from .sse import with_topic
 from .tail import Added, Budget, Frame, Subscription, Tail
 
 logger = logging.getLogger("livefeed.hub")
@@ -65,7 +66,7 @@ class Hub:
         if not self._tasks:
             loop = asyncio.get_running_loop()
             broker.serve_from(loop)
-            self._tasks = [loop.create_task(self._receive()), loop.create_task(self._look_often())]
+            self._tasks = [loop.create_task(chore) for chore in self._chores()]
 
     async def stop(self) -> None:
         """Leave the layer, let go of threads and connections. Streams have to be closed before."""
@@ -136,7 +137,7 @@ class Hub:
         if tail is None:
             return
         if not stretch.epoch:
-            self._flusher.flush_soon(tail, b"".join(self._encode(event) for event in stretch.events))
+            self._flusher.flush_soon(tail, [self._encode(event) for event in stretch.events])
         elif not self._extend(tail, stretch.epoch, stretch.events):
             self._spawn_repair(tail)
 
@@ -199,23 +200,21 @@ class Hub:
 
     # -- the look -------------------------------------------------------------------------------------------------
 
-    async def _look_often(self) -> None:
-        chores = [
-            Chore("The look at the history", settings.LOOK_INTERVAL, self._look),
-            Chore("The sweep over all topics", SWEEP_EVERY, self._sweep),
-            Chore("Trimming the history", TRIM_EVERY, lambda: self.pool.run(get_history().trim)),
-            Chore("Joining the layer again", self._inbox.expiry / 3, self._inbox.rejoin),
-            Chore("Closing idle topics", LINGER / 3, self._tidy),
+    def _chores(self) -> list[Coroutine[Any, Any, None]]:
+        return [
+            self._receive(),
+            repeat("The look at the history", settings.LOOK_INTERVAL, self._look),
+            repeat("The sweep over all topics", SWEEP_EVERY, self._sweep),
+            repeat("Trimming the history", TRIM_EVERY, self._trim),
+            repeat("Joining the layer again", self._inbox.expiry / 3, self._inbox.rejoin),
+            repeat("Closing idle topics", LINGER / 3, self._tidy),
         ]
-        while True:
-            await asyncio.sleep(settings.LOOK_INTERVAL)
-            for chore in chores if self.tails else []:
-                await chore.do_if_due()
-            if not self.tails:
-                self.pool.close()  # nobody reads: hold no thread and no connection
 
     async def _look(self) -> None:
-        """Ask the history what moved, and number what nobody numbered."""
+        """Ask the history what moved, and number what nobody numbered; where nobody reads, hold nothing for it."""
+        if not self.tails:
+            self.pool.close()
+            return
         history = get_history()
         moved, self._marker = await self.pool.run(history.moved, self._marker)
         await self._compare(moved)
@@ -224,7 +223,12 @@ class Hub:
 
     async def _sweep(self) -> None:
         """Compare every tail with the history: whatever a look could miss, this finds."""
-        await self._compare(await self.pool.run(get_history().heads, list(self.tails)))
+        if self.tails:
+            await self._compare(await self.pool.run(get_history().heads, list(self.tails)))
+
+    async def _trim(self) -> None:
+        if self.tails:
+            await self.pool.run(get_history().trim)
 
     async def _compare(self, heads: dict[str, Head]) -> None:
         for topic, head in heads.items():
@@ -278,23 +282,28 @@ class Flusher:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._moved: dict[Tail, bytes] = {}
+        self._moved: dict[Tail, list[bytes]] = {}
         self._flushing = False
         self._not_before = 0.0
 
-    def flush_soon(self, tail: Tail, fleeting: bytes = b"") -> None:
-        """Wake the readers of a tail; those who wait get the fleeting blocks as well."""
-        self._moved[tail] = self._moved.get(tail, b"") + fleeting
+    def flush_soon(self, tail: Tail, fleeting: Iterable[bytes] = ()) -> None:
+        """Wake the readers of a tail; those who wait get the fleeting frames as well."""
+        self._moved.setdefault(tail, []).extend(fleeting)
         if not self._flushing:
-            self._flushing = True
-            self._loop.call_at(max(self._not_before, self._loop.time()), self._flush)
+            self._schedule()
+
+    def _schedule(self) -> None:
+        self._flushing = True
+        self._loop.call_at(max(self._not_before, self._loop.time()), self._flush)
 
     def _flush(self) -> None:
         began = self._loop.time()
         moved, self._moved = self._moved, {}
         for tail, fleeting in moved.items():
+            plain = b"".join(fleeting)
+            named = b"".join(with_topic(tail.topic, frame) for frame in fleeting)
             for reader in tail.readers:
-                reader.wake(fleeting)
+                reader.wake(named if len(reader.tails) > 1 else plain)
         self._watch(LAPS, began)
 
     def _watch(self, laps: int, began: float) -> None:
@@ -306,9 +315,7 @@ class Flusher:
         self._not_before = now + min(now - began, LONGEST_WAIT)
         self._flushing = False
         if self._moved:
-            moved, self._moved = self._moved, {}
-            for tail, fleeting in moved.items():
-                self.flush_soon(tail, fleeting)
+            self._schedule()
 
 
 def _log_failure(task: asyncio.Task[Any]) -> None:

@@ -12,7 +12,7 @@ import uuid
 import weakref
 
 from .access import Viewer, revoked
-from .chores import Chore
+from .chores import repeat
 from .conf import settings
 from .events import Event
 from .exceptions import LimitReached
@@ -24,8 +24,10 @@ from .streams import EventStream
 
 logger = logging.getLogger("livefeed.streams")
 
-#: Seconds between two looks at the clock.
-TICK = 0.25
+#: Seconds between two batches of leases that are given back.
+RELEASE_EVERY = 0.25
+#: Seconds between two removals of leases that nobody gave back.
+SWEEP_EVERY = 3600.0
 
 
 class Roster:
@@ -38,7 +40,7 @@ class Roster:
         self._streams: set[EventStream] = set()
         self._pending = 0
         self._given_back: list[str] = []
-        self._ticker: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._empty = asyncio.Event()
 
     def __len__(self) -> int:
@@ -89,34 +91,29 @@ class Roster:
 
     async def close(self) -> None:
         """Give back every lease and stop all work in the background."""
-        if self._ticker is not None:
-            self._ticker.cancel()
-            self._ticker = None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
         await self._release()
         await self.hub.stop()
 
     # -- every so often -------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        if self._ticker is None:
-            self._ticker = asyncio.get_running_loop().create_task(self._tick())
-
-    async def _tick(self) -> None:
-        chores = [
-            Chore("Keeping streams alive", min(1.0, settings.KEEPALIVE / 4), self._keep_alive),
-            Chore("Giving leases back", 0.0, self._release),
-            Chore("Prolonging leases", settings.LEASE_SECONDS / 3, self._renew),
-            Chore("The re-check of rights", settings.RECHECK_INTERVAL, self._recheck),
-            Chore("Removing old leases", 3600.0, lambda: self.hub.pool.run(get_leases().sweep)),
-        ]
-        while True:
-            await asyncio.sleep(TICK)
-            for chore in chores:
-                await chore.do_if_due()
+        if not self._tasks:
+            chores = [
+                repeat("Keeping streams alive", min(1.0, settings.KEEPALIVE / 4), self._keep_alive),
+                repeat("Giving leases back", RELEASE_EVERY, self._release),
+                repeat("Prolonging leases", settings.LEASE_SECONDS / 3, self._renew),
+                repeat("The re-check of rights", settings.RECHECK_INTERVAL, self._recheck),
+                repeat("Removing old leases", SWEEP_EVERY, self._sweep),
+            ]
+            self._tasks = [asyncio.get_running_loop().create_task(chore) for chore in chores]
 
     async def _keep_alive(self) -> None:
         silent_since = asyncio.get_running_loop().time() - settings.KEEPALIVE
-        for stream in self._streams:
+        for stream in list(self._streams):
             if stream.written_at <= silent_since:
                 stream.keep_alive()
 
@@ -132,6 +129,10 @@ class Roster:
             for stream in streams:
                 if stream.lease not in held:
                     stream.say_goodbye("taken-over")
+
+    async def _sweep(self) -> None:
+        if self._streams:
+            await self.hub.pool.run(get_leases().sweep)
 
     async def _recheck(self) -> None:
         streams = list(self._streams)

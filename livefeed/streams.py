@@ -94,8 +94,11 @@ class EventStream:
         while not self._goodbye:
             if chunk := self._subscription.take() or self._take_fleeting():
                 return chunk
-            if self._subscription.behind() and (chunk := await self._catch_up()):
-                return chunk
+            if self._subscription.behind():
+                if chunk := await self._catch_up():
+                    return chunk
+                if not self._subscription.behind():
+                    continue  # events may have come while the history was read
             if self._keep_alive_due:
                 self._keep_alive_due = False
                 return sse.KEEP_ALIVE
@@ -127,7 +130,9 @@ class EventStream:
         return b"".join(resets) + self._subscription.deliver(found, PAGE_BYTES)
 
     def keep_alive(self) -> None:
-        """Let a comment be written, unless something else is."""
+        """Let a comment be written, unless something else is; end a stream that nobody ever began to read."""
+        if self._opening:
+            self._end()  # the client left while a middleware worked on the response, and Django dropped it
         self._keep_alive_due = True
         self._subscription.wake()
 
