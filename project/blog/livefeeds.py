@@ -5,7 +5,6 @@ from typing import Any
 from django.db.models import QuerySet
 
 from livefeed import LiveFeed, register
-
 from project.blog.models import Entry, Notice
 
 
