@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -54,6 +55,7 @@ def viewer_of(request: HttpRequest) -> Viewer:
     """Return who sent a request, by Django's authentication."""
     user = getattr(request, "user", None)
     signed_in = user is not None and user.is_authenticated  # this loads the session; an unknown key becomes None
+    user = copy(user)  # out of Django's lazy object, which holds the request
     session: Any = getattr(request, "session", None)
     by_session = signed_in and session is not None and session.get(SESSION_KEY) is not None
     return Viewer(user, session.session_key if session is not None else None, address_of(request), by_session)
@@ -156,7 +158,7 @@ def _session_user(viewer: Viewer) -> Any:
     path = session.get(BACKEND_SESSION_KEY)
     if session.get(SESSION_KEY) is None or path not in django_settings.AUTHENTICATION_BACKENDS:
         return None
-    user: Any = load_backend(path).get_user(type(viewer.user)._meta.pk.to_python(session[SESSION_KEY]))
+    user: Any = load_backend(path).get_user(viewer.user._meta.pk.to_python(session[SESSION_KEY]))
     if user is None or not hasattr(user, "get_session_auth_hash"):
         return user
     hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]

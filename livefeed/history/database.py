@@ -1,7 +1,7 @@
 """The history in Django's database (``LIVEFEED_DATABASE``): an outbox that is numbered after the commit.
 
 In a writer's transaction :meth:`record` only inserts, so nothing is locked there, nobody waits, nothing deadlocks.
-After the commit :meth:`number` locks the topic's row for a moment and gives every committed row without a number the
+After the commit :meth:`number` locks the topics' rows for a moment and gives every committed row without a number the
 next ones, in the order of insertion. Whoever numbers, numbers for all: if a publisher dies after its commit, the next
 publisher or a hub's look does it.
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from django.conf import settings as django_settings
 from django.db import connections
@@ -33,6 +34,8 @@ from .base import EMPTY, Head, History, Page
 
 #: Rows per statement: under SQLite's limit of 999 variables, with room.
 BATCH = 400
+#: Topics that are numbered, and so locked, in one transaction.
+LOCKED = 20
 #: By how much two looks overlap: longer than a numbering transaction lasts.
 OVERLAP = timedelta(seconds=5)
 
@@ -49,20 +52,23 @@ class DatabaseHistory(History):
         self._events.bulk_create([_row(event) for event in events], batch_size=BATCH)
 
     def number(self, topics: Iterable[str]) -> list[Stretch]:
+        names = sorted(set(topics))
         found: list[Stretch] = []
-        for topic in sorted(set(topics)):
-            found += short_transaction(self.alias, lambda topic=topic: self._number(topic))  # type: ignore[misc]
+        for some in (names[start : start + LOCKED] for start in range(0, len(names), LOCKED)):
+            found += short_transaction(self.alias, partial(self._number_all, some))
         return found
 
     def append(self, events: Sequence[Event]) -> list[Stretch]:
         def write() -> list[Stretch]:
             self.begin_write()
             self.record(events)
-            # In the order of names, so that two of these never wait for each other.
-            topics = sorted({event.topic for event in events})
-            return [stretch for topic in topics for stretch in self._number(topic)]
+            return self._number_all(sorted({event.topic for event in events}))
 
         return short_transaction(self.alias, write)
+
+    def _number_all(self, topics: Iterable[str]) -> list[Stretch]:
+        """Number several topics, in the order of their names, so that two who do this never wait for each other."""
+        return [stretch for topic in topics for stretch in self._number(topic)]
 
     def begin_write(self) -> None:
         if connections[self.alias].vendor == "sqlite":
