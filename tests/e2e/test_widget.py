@@ -259,7 +259,7 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture
 def live(site: Site, window: Window) -> Callable[..., Page]:
-    """Return `live(body)`: a page with this body whose stream is open. At the end, nothing was stopped by the policy."""
+    """Return `live(body)`: a page with this body whose stream is open. In the end the policy has stopped nothing."""
     pages: list[Page] = []
 
     def open_page(body: str, **options: str) -> Page:

@@ -58,7 +58,7 @@ class FakeStream {
 
 export const block = (type, data, id) =>
   `${id === undefined ? '' : `id: ${id}\n`}event: ${type}\ndata: ${JSON.stringify(data)}\n\n`;
-export const OPEN = block('livefeed-open', { topics: ['t'], refused: [], cursor: 'c0', resumed: null, keepalive: 15 }, 'c0');
+export const OPEN = block('livefeed-open', { topics: ['t'], refused: [], resumed: null, keepalive: 15 }, 'c0');
 
 /** A connection to a server that answers as `answers` say, the last one again and again; by default a stream. */
 export function setUp({ answers = [], random = () => 0.5, ...options } = {}) {

@@ -10,7 +10,7 @@ function parse(bytes, cuts = [], { lastEventId } = {}) {
   const seen = [];
   const parser = new EventStreamParser({
     lastEventId,
-    onEvent: ({ type, data, lastEventId: id, topic }) => seen.push(topic === null ? [type, data, id] : [type, data, id, topic]),
+    onEvent: ({ type, data, lastEventId: id, topic }) => seen.push([type, data, id, ...(topic === null ? [] : [topic])]),
     onRetry: (milliseconds) => seen.push(['retry', milliseconds]),
     onComment: (text) => seen.push(['comment', text]),
   });

@@ -11,7 +11,7 @@
  * request, can't carry Authorization, and doesn't notice a connection that is dead but open.
  */
 
-// ---- Parser ----------------------------------------------------------------------------------------------
+// ---- Parser --------------------------------------------------------------------------------------------------------
 
 export class EventStreamParser {
   #on;
@@ -80,7 +80,7 @@ export class EventStreamParser {
   }
 }
 
-// ---- Connection ------------------------------------------------------------------------------------------
+// ---- Connection ----------------------------------------------------------------------------------------------------
 
 const DEFAULT_RETRY = 3000; // until the server says otherwise
 const SHORTEST_WAIT = 500;
@@ -404,7 +404,7 @@ function parseJSON(text, otherwise) {
 const report = (error) => (globalThis.reportError ?? console.error)(error);
 const warn = (error) => console.warn(`livefeed: ${error.message}`);
 
-// ---- Sharing --------------------------------------------------------------------------------------------------------
+// ---- Sharing -------------------------------------------------------------------------------------------------------
 
 const GATHERING = 30; // ms: the elements of a page that start together share the first request
 const settings = {};
@@ -554,7 +554,7 @@ class SharedStream {
 
 const fetchAs = (url, request) => (settings.fetch ?? globalThis.fetch)(url, request);
 
-// ---- Items ----------------------------------------------------------------------------------------------------------
+// ---- Items ---------------------------------------------------------------------------------------------------------
 
 const ATTRIBUTES = /^(?:href|src|datetime|title|alt|class|hidden|data-.+|aria-.+)$/;
 const URL_ATTRIBUTES = ['href', 'src'];
@@ -566,6 +566,7 @@ class LiveList {
 
   constructor(feed) {
     this.#feed = feed;
+    feed.addEventListener?.('animationend', ({ target }) => target.removeAttribute('data-live-added'));
   }
 
   get node() {
@@ -722,11 +723,11 @@ function languageTag(language) {
   }
 }
 
-// ---- Snapshot -------------------------------------------------------------------------------------------------------
+// ---- Snapshot ------------------------------------------------------------------------------------------------------
 
 let policy;
 
-// Trusted Types: a page that enforces them allows the policy "livefeed". Only our own server's snapshot goes through it.
+// Trusted Types: a page that enforces them allows the policy "livefeed". Only the server's snapshot goes through it.
 function trusted(html) {
   policy ??= globalThis.trustedTypes?.createPolicy('livefeed', { createHTML: (text) => text }) ?? null;
   return policy ? policy.createHTML(html) : html;
@@ -748,7 +749,7 @@ const sleep = (delay) => new Promise((resolve) => setTimeout(resolve, delay));
 const within = (delay, promise) =>
   Promise.race([promise, sleep(delay).then(() => Promise.reject(new Error(`No answer in ${delay} ms.`)))]);
 
-// ---- Status ---------------------------------------------------------------------------------------------------------
+// ---- Status --------------------------------------------------------------------------------------------------------
 
 const PATIENCE = 1000; // ms a state other than live must last before it is written: blips are nobody's business
 const TEXTS = { limited: 'reconnecting', denied: 'stopped', failed: 'stopped', paused: 'stopped', closed: 'stopped' };
@@ -790,7 +791,7 @@ class StatusLine {
   }
 }
 
-// ---- Element --------------------------------------------------------------------------------------------------------
+// ---- Element -------------------------------------------------------------------------------------------------------
 
 const RESET_PAUSE = 2000; // ms at most: a reset reaches everyone at once, the reloads should not
 const SNAPSHOT_TIMEOUT = 30_000;
@@ -934,7 +935,8 @@ export class LiveFeedElement extends (globalThis.HTMLElement ?? class {}) {
   }
 
   #emit(name, detail, cancelable = false) {
-    return this.dispatchEvent(new CustomEvent(`livefeed:${name}`, { detail, cancelable, bubbles: true, composed: true }));
+    const reach = { bubbles: true, composed: true };
+    return this.dispatchEvent(new CustomEvent(`livefeed:${name}`, { detail, cancelable, ...reach }));
   }
 
   // What one chunk brought is one batch.
