@@ -90,6 +90,8 @@ class Hub:
             task.add_done_callback(lambda _: [self._opening.pop(topic) for topic in missing])
         for task in {self._opening[topic] for topic in topics if topic in self._opening}:
             await asyncio.shield(task)
+        now = asyncio.get_running_loop().time()
+        self._idle.update({topic: now for topic in topics if topic in self._idle})  # not to be closed meanwhile
         return [self.tails[topic] for topic in topics]
 
     async def _open(self, topics: Sequence[str]) -> dict[str, Tail]:

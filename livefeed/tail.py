@@ -22,6 +22,10 @@ from .sse import with_id
 CHUNK_BYTES = 64 * 1024
 #: The same for a chunk that the history had to be read for.
 PAGE_BYTES = 1024 * 1024
+#: Chunks that a tail keeps ready: nearly all readers are at the same few positions.
+CHUNKS_KEPT = 16
+#: Bytes that a frame takes besides its body.
+FRAME_COST = 200
 
 
 class Frame(NamedTuple):
@@ -30,6 +34,11 @@ class Frame(NamedTuple):
     seq: int
     created_at: float
     body: bytes
+
+    @property
+    def cost(self) -> int:
+        """Bytes of memory that it takes, about."""
+        return len(self.body) + FRAME_COST
 
 
 class Added(enum.Enum):
@@ -41,20 +50,26 @@ class Added(enum.Enum):
 
 
 class Budget:
-    """The bytes that all tails of a process may hold together; the oldest frames of all go first."""
+    """The bytes that all tails of a process may hold together. Beyond them every tail gives up its older half."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
-        self._order: deque[tuple[Tail, int]] = deque()
+        self.tails: set[Tail] = set()
 
     def spend(self, tail: Tail, frame: Frame) -> None:
         """Count a new frame, and make room for it."""
-        self.used += len(frame.body)
-        self._order.append((tail, frame.seq))
-        while self.used > self.limit and len(self._order) > 1:
-            oldest, seq = self._order.popleft()
-            oldest.forget(seq)
+        self.used += frame.cost
+        self.tails.add(tail)
+        if self.used > self.limit:
+            for holder in list(self.tails):
+                holder.forget_older_half()
+
+    def regain(self, tail: Tail, frame: Frame) -> None:
+        """Count a frame no more."""
+        self.used -= frame.cost
+        if tail.head == tail.start:
+            self.tails.discard(tail)
 
 
 class Tail:
@@ -92,16 +107,19 @@ class Tail:
 
     def restart(self, position: Position) -> None:
         """Begin anew elsewhere, where the history is no longer what it was. Readers of old positions will be told."""
-        while self._frames:
-            self.forget(self.start + 1)
+        self._forget(len(self._frames))
         self.epoch, self.start = position
 
-    def forget(self, seq: int) -> None:
-        """Drop the oldest frame, if it is that one."""
-        if self._frames and self._frames[0].seq == seq:
-            self._budget.used -= len(self._frames.popleft().body)
-            self.start = seq
-            self._chunks.clear()
+    def forget_older_half(self) -> None:
+        """Make room: readers who are further behind will be served from the history."""
+        self._forget((len(self._frames) + 1) // 2)
+
+    def _forget(self, count: int) -> None:
+        for _ in range(count):
+            frame = self._frames.popleft()
+            self.start = frame.seq
+            self._budget.regain(self, frame)
+        self._chunks.clear()
 
     def after(self, seq: int) -> Iterator[Frame]:
         """Yield the frames after a position that lies in the window."""
@@ -113,6 +131,8 @@ class Tail:
         The same bytes object serves every reader at that position.
         """
         if seq not in self._chunks:
+            if len(self._chunks) == CHUNKS_KEPT:
+                self._chunks.clear()
             self._chunks[seq] = render(self.topic, self.epoch, self.after(seq))
         return self._chunks[seq]
 
