@@ -522,6 +522,7 @@ def test_a_reset_reloads_without_doubles_losses_or_flicker(site: Site, live: Win
     site.snapshot = f'<div data-live-snapshot data-cursor="c60">{fresh}</div>'
     site.stream().send(RESET)
     site.wait_until(lambda: bool(site.snapshot_requests), "a request for the snapshot")
+    assert site.snapshot_requests[0].path == "/livefeed/?topic=news.article&limit=4"
     site.stream().send(created(6, "six", "c51") + created(7, "seven", "c52"))  # 6 is in the snapshot, 7 is not yet
     wait_for_keys(page, [7, 6, 4, 3])  # live also while it waits
     site.snapshot_may_leave.set()

@@ -734,9 +734,10 @@ function trusted(html) {
 }
 
 /** The items as the server renders them now, and the cursor from before they were read. Nothing in them runs. */
-async function fetchSnapshot({ src, topic, credentials }) {
+async function fetchSnapshot({ src, topic, credentials, limit }) {
   const headers = { ...(await settings.headers?.({ status: null })), Accept: 'text/html' };
-  const response = await fetchAs(endpoint(src, [topic]), { headers, credentials, cache: 'no-store' });
+  const url = endpoint(src, [topic], limit && { limit });
+  const response = await fetchAs(url, { headers, credentials, cache: 'no-store' });
   const page = new DOMParser().parseFromString(trusted(await response.text()), 'text/html');
   const root = page.querySelector('[data-live-snapshot]');
   if (!response.ok || !root) throw new Error(`No snapshot of "${plainName(topic)}": status ${response.status}.`);
@@ -916,7 +917,8 @@ export class LiveFeedElement extends (globalThis.HTMLElement ?? class {}) {
 
   #address() {
     const attribute = (name) => this.getAttribute(name) ?? '';
-    return { src: attribute('src'), topic: attribute('topic'), credentials: attribute('credentials') || 'same-origin' };
+    const credentials = attribute('credentials') || 'same-origin';
+    return { src: attribute('src'), topic: attribute('topic'), limit: attribute('limit'), credentials };
   }
 
   #remember(cursor) {
