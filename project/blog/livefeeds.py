@@ -35,6 +35,7 @@ class EntryFeed(EntryData):
 
     model = Entry
     public = True
+    limit = 30
 
     def get_topics(self, entry: Entry) -> list[str]:
         if not entry.is_published:
@@ -59,6 +60,7 @@ class DeskFeed(EntryData):
 
     model = Entry
     name = "blog.desk"
+    limit = 50
 
     def get_topics(self, entry: Entry) -> list[str]:
         return [] if entry.is_published else [self.name]
