@@ -9,10 +9,16 @@ export PORT
 BIN := $(VENV)/bin
 JS_TESTS := $(wildcard tests/js/*.test.js)
 
-# The demo asks for PostgreSQL or Redis only if the environment does.
+# The demo asks for a database server's or Redis' packages only if the environment names one.
 comma := ,
-DEMO_EXTRAS := daphne$(if $(DATABASE_URL),$(comma)postgres)$(if $(REDIS_URL),$(comma)redis)
-DEMO_STAMP := $(VENV)/.livefeed-$(subst $(comma),-,$(DEMO_EXTRAS))
+EXTRAS := daphne
+EXTRAS += $(if $(filter postgres%,$(DATABASE_URL)),postgres)
+EXTRAS += $(if $(filter mysql%,$(DATABASE_URL)),mysql)
+EXTRAS += $(if $(REDIS_URL),redis)
+EXTRAS := $(strip $(EXTRAS))
+empty :=
+DEMO_PACKAGES := -e ".[$(subst $(empty) $(empty),$(comma),$(EXTRAS))]" $(if $(DATABASE_URL),dj-database-url)
+DEMO_STAMP := $(VENV)/.livefeed-$(subst $(empty) $(empty),-,$(EXTRAS))$(if $(DATABASE_URL),-url)
 DEV_STAMP := $(VENV)/.livefeed-dev
 
 .PHONY: help demo dev test test-js test-postgres test-mariadb lint format clean
@@ -32,7 +38,7 @@ demo: $(DEMO_STAMP)
 dev: $(DEV_STAMP)
 
 test: $(DEV_STAMP) test-js
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 	@$(if $(shell command -v node),,echo "left out: tests/js, because node is not installed."; echo "    to run: install nodejs (20 or later), then make test-js.")
 
 test-js:
@@ -40,12 +46,12 @@ test-js:
 
 test-postgres: export LIVEFEED_TEST_DATABASE = $(or $(LIVEFEED_TEST_POSTGRES),postgres://postgres@127.0.0.1:5432/postgres)
 test-postgres: $(DEV_STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) --ignore tests/e2e $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore tests/e2e $(ARGS)
 
 test-mariadb: export LIVEFEED_TEST_DATABASE = $(or $(LIVEFEED_TEST_MARIADB),mysql://root@127.0.0.1:3306/)
 test-mariadb: $(DEV_STAMP)
 	$(BIN)/python -m pip install --quiet -e ".[mysql]"
-	$(BIN)/python -m pytest -n $(WORKERS) --ignore tests/e2e $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore tests/e2e $(ARGS)
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .
@@ -64,7 +70,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(DEMO_STAMP): pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$(DEMO_EXTRAS)]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(DEMO_PACKAGES)
 	@touch $@
 
 $(DEV_STAMP): pyproject.toml | $(BIN)/python

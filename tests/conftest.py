@@ -12,11 +12,16 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.services import NEEDS, RedisServer, fresh_mariadb, fresh_postgres
 
 LEFT_OUT = "left out for want of"
+
+# Property tests have no deadline, since the machine may be busy, and leave nothing behind.
+hypothesis.settings.register_profile("livefeed", deadline=None, database=None)
+hypothesis.settings.load_profile("livefeed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,17 +49,33 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    skipped = terminalreporter.stats.get("skipped", [])
-    wanting = Counter(value for report in skipped for key, value in report.user_properties if key == LEFT_OUT)
-    others = len(skipped) - wanting.total()
+    _tell_measured(terminalreporter)
+    _tell_left_out(terminalreporter)
+
+
+def _tell_measured(terminal: pytest.TerminalReporter) -> None:
+    """Show what tests recorded with `record_property`: numbers worth knowing that are nobody's reason to fail."""
+    reports = [report for report in terminal.stats.get("passed", []) if report.user_properties]
+    if reports:
+        terminal.section("measured")
+    for report in reports:
+        terminal.write_line(report.nodeid)
+        for key, value in report.user_properties:
+            terminal.write_line(f"    {key}: {value}")
+
+
+def _tell_left_out(terminal: pytest.TerminalReporter) -> None:
+    skipped = terminal.stats.get("skipped", [])
     if not skipped:
         return
-    terminalreporter.section("left out")
+    wanting = Counter(value for report in skipped for key, value in report.user_properties if key == LEFT_OUT)
+    others = len(skipped) - wanting.total()
+    terminal.section("left out")
     for name, count in sorted(wanting.items()):
-        terminalreporter.write_line(f"left out: {_tests(count)}, because {NEEDS[name].lack()}.")
-        terminalreporter.write_line(f"    to run: {NEEDS[name].cure}.")
+        terminal.write_line(f"left out: {_tests(count)}, because {NEEDS[name].lack()}.")
+        terminal.write_line(f"    to run: {NEEDS[name].cure}.")
     if others:
-        terminalreporter.write_line(f"left out: {_tests(others)}, for a reason of its own (pytest -rs says which).")
+        terminal.write_line(f"left out: {_tests(others)}, for a reason of its own (pytest -rs says which).")
 
 
 def _needs(item: pytest.Item) -> Iterator[str]:

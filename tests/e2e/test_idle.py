@@ -54,8 +54,8 @@ async def test_two_hundred_streams_hold_no_more_threads_and_database_connections
         with_one = await held(server, database)
 
         for streams, what in ((0, with_none), (STREAMS, with_all), (1, with_one)):
-            record_property(f"held with {streams} streams", what)
-            print(f"{kind} with {streams} streams: {what.threads} threads, {what.connections} database connections")
+            held_now = f"{what.threads} threads, {what.connections} database connections"
+            record_property(f"{kind} with {streams} streams", held_now)
         assert with_all.threads <= with_one.threads, "closing streams has freed threads, so they held some"
         assert with_all.connections <= with_one.connections, "closing streams has freed connections"
         assert with_all.threads <= with_none.threads + POOL

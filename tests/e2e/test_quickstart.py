@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import venv
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.e2e.client import EventStream
 from tests.e2e.readme import README, Follower, steps
 from tests.processes import ROOT, Process, accepts, free_port, run
 
-pytestmark = [pytest.mark.needs("registry"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.needs("registry"), pytest.mark.timeout(300), pytest.mark.xdist_group("quickstart")]
 
 PARTS = [
     "livefeed/py.typed",
@@ -27,12 +30,61 @@ PARTS = [
 ]
 
 
+class Site:
+    """The site that the quickstart leads to, with an environment of its own."""
+
+    def __init__(self, directory: Path, wheel: Path) -> None:
+        self.log = directory / "runserver.log"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        home, environment, constraint = directory / "home", directory / "venv", directory / "constraint.txt"
+        self.interpreter = str(environment / "bin" / "python")
+        home.mkdir()
+        venv.create(environment, with_pip=True)
+        constraint.write_text(f"django-livefeed=={wheel.name.split('-')[1]}\n")
+        self.env: dict[str, str | None] = {
+            "PATH": f"{environment}/bin:/usr/local/bin:/usr/bin:/bin",
+            "VIRTUAL_ENV": str(environment),
+            "PIP_FIND_LINKS": str(wheel.parent),
+            "PIP_CONSTRAINT": str(constraint),
+            "DJANGO_SETTINGS_MODULE": None,
+            "PYTHONPATH": None,
+        }
+        reader = Follower(home, self.env)
+        for step in steps(README.read_text()):
+            reader.follow(step)
+        self.directory = reader.directory
+
+    def python(self, *arguments: str) -> str:
+        return run([self.interpreter, *arguments], env=self.env, cwd=self.directory)
+
+    def shell(self, code: str) -> None:
+        self.python("manage.py", "shell", "--command", code)
+
+    def runserver(self) -> Process:
+        return Process(
+            "runserver",
+            [self.interpreter, "manage.py", "runserver", str(self.port)],
+            log=self.log,
+            ready=lambda: accepts(self.port),
+            env=self.env,
+            cwd=self.directory,
+        )
+
+
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("dist")
     run([sys.executable, "-m", "build", "--wheel", "--outdir", str(directory), str(ROOT)])
     (path,) = directory.glob("*.whl")
     return path
+
+
+@pytest.fixture(scope="module")
+def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    site = Site(tmp_path_factory.mktemp("quickstart"), wheel)
+    with site.runserver():
+        yield site
 
 
 def test_the_wheel_contains_what_the_app_needs_and_nothing_else(wheel: Path) -> None:
@@ -44,48 +96,28 @@ def test_the_wheel_contains_what_the_app_needs_and_nothing_else(wheel: Path) -> 
     assert strangers == []
 
 
-async def test_the_readme_s_quickstart_leads_to_a_live_page(wheel: Path, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    venv.create(tmp_path / "venv", with_pip=True)
-    binaries = tmp_path / "venv" / "bin"
-    constraint = tmp_path / "constraint.txt"
-    constraint.write_text(f"django-livefeed @ {wheel.as_uri()}\n")
-    env: dict[str, str | None] = {
-        "PATH": f"{binaries}:/usr/local/bin:/usr/bin:/bin",
-        "VIRTUAL_ENV": str(tmp_path / "venv"),
-        "PIP_CONSTRAINT": str(constraint),
-        "DJANGO_SETTINGS_MODULE": None,
-        "PYTHONPATH": None,
-    }
-    reader = Follower(home, env)
-    for step in steps(README.read_text()):
-        reader.follow(step)
+def test_the_quickstart_s_site_runs_the_wheel_and_has_nothing_to_complain_of(site: Site, wheel: Path) -> None:
+    where = site.python("-c", "import livefeed; print(livefeed.__file__)").strip()
+    assert Path(where).is_relative_to(str(site.env["VIRTUAL_ENV"]))
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.read("livefeed/__init__.py") == Path(where).read_bytes()
+    site.python("manage.py", "check", "--fail-level", "WARNING")
+    site.python("manage.py", "makemigrations", "--check", "--dry-run")
 
-    manage = reader.directory / "manage.py"
-    run([str(binaries / "python"), str(manage), "check", "--fail-level", "ERROR"], env=env, cwd=reader.directory)
-    port = free_port()
-    (application,) = reader.directory.glob("*/asgi.py")
-    command = [
-        str(binaries / "daphne"),
-        "-b",
-        "127.0.0.1",
-        "-p",
-        str(port),
-        f"{application.parent.name}.asgi:application",
-    ]
-    daphne = Process(
-        "daphne", command, log=tmp_path / "daphne.log", ready=lambda: accepts(port), env=env, cwd=reader.directory
-    )
-    with daphne:
-        stream = EventStream(f"http://127.0.0.1:{port}", ["news.article"])
-        async with stream:
-            await stream.opened()
-            code = "from news.models import Article; Article.objects.create(title='Hello from a shell')"
-            run([str(binaries / "python"), str(manage), "shell", "--command", code], env=env, cwd=reader.directory)
-            await stream.until(lambda: stream.events, what="the event has come")
-        assert stream.events[0].type == "created"
-        assert stream.events[0].data["title"] == "Hello from a shell"
-        page = run(["curl", "--silent", "--fail", f"http://127.0.0.1:{port}/"], env=env)
-        assert "<live-feed" in page
-        assert "Hello from a shell" in page
+
+async def test_what_a_shell_saves_arrives_on_an_open_stream(site: Site) -> None:
+    async with EventStream(site.url, ["news.article"]) as stream:
+        await stream.opened()
+        site.shell("from news.models import Article; Article.objects.create(title='Hello from a shell')")
+        await stream.until(lambda: stream.events, what="the event has come")
+    assert stream.events[0].type == "created"
+    assert stream.events[0].data["title"] == "Hello from a shell"
+
+
+def test_the_page_shows_what_is_there_and_finds_its_script(site: Site) -> None:
+    site.shell("from news.models import Article; Article.objects.create(title='Hello from before')")
+    page = httpx.get(f"{site.url}/").raise_for_status().text
+    assert "<live-feed" in page
+    assert "Hello from before" in page
+    (script,) = re.findall(r'<script[^>]* src="([^"]+)"', page)
+    assert httpx.get(f"{site.url}{script}").raise_for_status().headers["content-type"].startswith("text/javascript")
