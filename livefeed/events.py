@@ -17,7 +17,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 
 from .conf import settings
 from .exceptions import InvalidData, InvalidType
-from .topics import validate_topic
+from .topics import shortened, validate_topic
 
 MAX_TYPE_LENGTH = 64
 _TYPE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
@@ -94,7 +94,7 @@ def encode(data: Any) -> str:
         size = len(text.encode())
     except (TypeError, ValueError, RecursionError) as error:  # a lone surrogate is a UnicodeEncodeError, a ValueError
         raise InvalidData(
-            f"Event data can't be written as JSON: {error}. Hand in what Django's JSON encoder knows: dict, list, str, "
+            f"{shortened(data)} can't be written as JSON: {error}. Hand in what Django's JSON encoder knows: dict, list, str, "
             "finite numbers, bool, None, dates, Decimal, UUID."
         ) from error
     if size > settings.MAX_EVENT_BYTES:

@@ -26,12 +26,13 @@ def validate_topic(topic: object) -> str:
     if isinstance(topic, str) and _NAME.fullmatch(topic) and not topic.startswith(":"):
         return topic
     raise InvalidTopic(
-        f"{_shortened(topic)} is not a topic name. Use 1 to {MAX_LENGTH} letters, digits and "
+        f"{shortened(topic)} is not a topic name. Use 1 to {MAX_LENGTH} letters, digits and "
         f'"._:-", not beginning with ":".'
     )
 
 
-def _shortened(value: object) -> str:
+def shortened(value: object) -> str:
+    """Return a value as error messages show it: its repr, cut where it is long."""
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:97]}…"
 
