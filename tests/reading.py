@@ -16,7 +16,7 @@ from livefeed.hub import Hub
 from livefeed.tail import Subscription
 from livefeed.testing import EventStreamParser, ServerSentEvent
 
-LIMIT = 10.0
+LIMIT = 5.0
 
 
 async def eventually(condition: Callable[[], Any], what: str, limit: float = LIMIT) -> Any:

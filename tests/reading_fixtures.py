@@ -5,7 +5,7 @@ A plugin of its own: ``pytest_plugins = ["tests.reading_fixtures"]``.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from asgiref.sync import sync_to_async
 from django.db import connections
 
 from livefeed import broker
+from livefeed.events import Event
 from livefeed.history import History, get_history
 from livefeed.hub import Hub
 from livefeed.roster import Roster, get_roster
@@ -23,7 +24,8 @@ MEMORY = "livefeed.history.memory.MemoryHistory"
 
 @pytest.fixture
 def memory(settings: Any) -> History:
-    """The history in memory, empty."""
+    """The history in memory, empty, which hubs look at so rarely that a test has to ask for it."""
+    settings.LIVEFEED_LOOK_INTERVAL = 3600.0
     settings.LIVEFEED_HISTORY = MEMORY
     return get_history()
 
@@ -37,12 +39,24 @@ def layer() -> Iterator[Any]:
 
 
 @pytest.fixture
-async def hub(memory: History, layer: Any, settings: Any) -> AsyncIterator[Hub]:
-    """A hub on the history in memory, whose looks come so rarely that a test has to ask for them."""
-    settings.LIVEFEED_LOOK_INTERVAL = 3600.0
-    hub = Hub(plain_encode)
-    yield hub
-    await hub.stop()
+async def new_hub(layer: Any) -> AsyncIterator[Callable[..., Hub]]:
+    """Return `new_hub(encode)`, which makes hubs that are stopped at the end."""
+    hubs: list[Hub] = []
+
+    def make(encode: Callable[[Event], bytes] = plain_encode) -> Hub:
+        hubs.append(Hub(encode))
+        return hubs[-1]
+
+    yield make
+    for hub in hubs:
+        await hub.stop()
+    await eventually(lambda: not pool_threads(), "the hubs' threads have ended")
+
+
+@pytest.fixture
+async def hub(memory: History, new_hub: Callable[..., Hub]) -> Hub:
+    """A hub on the history in memory."""
+    return new_hub()
 
 
 @pytest.fixture
