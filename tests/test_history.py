@@ -1,0 +1,617 @@
+"""One contract that every history passes, then what the database history promises beyond it."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import CommandError, call_command
+from django.db import connection, connections, transaction
+from django.db.models import F
+from django.db.models.functions import Now
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+import livefeed
+from livefeed import Event, publish
+from livefeed.cursors import parse_cursor
+from livefeed.events import new_event
+from livefeed.exceptions import InvalidTopic
+from livefeed.history import EMPTY, Head, History, get_history
+from livefeed.history.database import DatabaseHistory
+from livefeed.history.memory import MemoryHistory
+from livefeed.models import StoredEvent, StoredTopic
+
+from .writing import Doomed, at_once, in_thread, statements, stored
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(params=[DatabaseHistory, MemoryHistory])
+def history(request: pytest.FixtureRequest) -> History:
+    made: History = request.param()
+    return made
+
+
+#: Rows per statement, where a test is about several statements.
+BATCH = 20
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("livefeed.history.database.BATCH", BATCH)
+
+
+@pytest.fixture
+def age(history: History, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, float], None]:
+    """Let seconds pass since the events of a topic were numbered."""
+
+    def in_database(topic: str, seconds: float) -> None:
+        passed = datetime.timedelta(seconds=seconds)
+        StoredEvent.objects.filter(topic=topic).update(numbered_at=F("numbered_at") - passed)
+
+    def in_memory(topic: str, seconds: float) -> None:
+        stored_topic = history._topics[topic]  # type: ignore[attr-defined]
+        stored_topic.numbered_at = [moment - seconds for moment in stored_topic.numbered_at]
+
+    return in_database if isinstance(history, DatabaseHistory) else in_memory
+
+
+def some(topic: str, count: int, *, first: int = 1) -> list[Event]:
+    return [new_event(topic, {"n": number}, "tick") for number in range(first, first + count)]
+
+
+def numbers(events: Any) -> list[int]:
+    return [event.data["n"] for event in events]
+
+
+# -- the contract ---------------------------------------------------------------------------------------------------
+
+
+def test_events_are_numbered_from_one_without_a_hole_and_read_back_as_they_were_given(history: History) -> None:
+    given = [*some("build", 2), new_event("build", {"text": "Grüße \u2028 🎉 \0"}, "x.y:z-1")]
+    (stretch,) = history.append(given)
+    assert (stretch.topic, len(stretch.epoch)) == ("build", 6)
+    assert [event.seq for event in stretch.events] == [1, 2, 3]
+    page = history.read("build", 0, 10)
+    assert page.head == Head(stretch.epoch, 3, 0)
+    assert list(page.events) == list(stretch.events)
+    for event, original in zip(page.events, given, strict=True):
+        assert (event.id, event.type, event.json) == (original.id, original.type, original.json)
+        assert event.created_at == original.created_at
+        assert event.created_at.tzinfo is datetime.UTC
+
+
+def test_numbering_goes_on_where_it_ended(history: History) -> None:
+    history.append(some("build", 2))
+    (stretch,) = history.append(some("build", 2, first=3))
+    assert [event.seq for event in stretch.events] == [3, 4]
+    assert numbers(history.read("build", 0, 10).events) == [1, 2, 3, 4]
+
+
+def test_each_topic_counts_for_itself_and_has_an_epoch_of_its_own(history: History) -> None:
+    one, two = some("one", 2), some("two", 1)
+    stretches = history.append([one[0], two[0], one[1]])
+    assert {stretch.topic: [event.seq for event in stretch.events] for stretch in stretches} == {
+        "one": [1, 2],
+        "two": [1],
+    }
+    assert len({stretch.epoch for stretch in stretches}) == 2
+
+
+def test_names_that_differ_in_case_only_are_different_topics(history: History) -> None:
+    history.append([*some("News", 1), *some("news", 2)])
+    assert {name: head.seq for name, head in history.heads(["News", "news"]).items()} == {"News": 1, "news": 2}
+    assert len(history.read("News", 0, 10).events) == 1
+
+
+def test_a_topic_keeps_its_epoch(history: History) -> None:
+    epochs = {history.append(some("build", 1))[0].epoch for _ in range(3)}
+    assert len(epochs) == 1
+
+
+def test_appending_nothing_changes_nothing(history: History) -> None:
+    assert history.append([]) == []
+    assert history.number([]) == []
+    assert history.number(["build"]) == []
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_more_events_than_fit_in_one_statement_are_appended_in_order(history: History) -> None:
+    count = 2 * BATCH + 3
+    (stretch,) = history.append(some("build", count))
+    assert [event.seq for event in stretch.events] == list(range(1, count + 1))
+    assert numbers(history.read("build", 0, count).events) == list(range(1, count + 1))
+
+
+def test_a_reader_gets_what_follows_its_position_up_to_its_limit(history: History) -> None:
+    history.append(some("build", 10))
+    assert numbers(history.read("build", 3, 4).events) == [4, 5, 6, 7]
+    assert numbers(history.read("build", 8, 4).events) == [9, 10]
+    assert numbers(history.read("build", 10, 4).events) == []
+    assert numbers(history.read("build", 99, 4).events) == []
+    assert history.read("build", 99, 4).head.seq == 10
+
+
+def test_a_topic_without_events_is_empty(history: History) -> None:
+    history.append(some("other", 1))
+    assert history.read("build", 0, 10) == (EMPTY, ())
+    assert history.heads(["build"]) == {}
+
+
+def test_heads_say_where_topics_end(history: History) -> None:
+    history.append([*some("one", 3), *some("two", 1)])
+    heads = history.heads(["one", "two", "none"])
+    assert {name: (head.seq, head.floor) for name, head in heads.items()} == {"one": (3, 0), "two": (1, 0)}
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_heads_of_very_many_topics_are_answered(history: History) -> None:
+    names = [f"topic:{number}" for number in range(BATCH + 7)]
+    history.append([event for name in names for event in some(name, 1)])
+    assert set(history.heads([*names, "none"])) == set(names)
+
+
+def test_topics_that_got_events_since_the_last_look_are_named(history: History) -> None:
+    history.append(some("before", 1))
+    _, marker = history.moved(None)
+    history.append(some("one", 2))
+    moved, marker = history.moved(marker)
+    assert moved["one"].seq == 2
+    history.append(some("two", 1))
+    history.append(some("one", 1))
+    moved, marker = history.moved(marker)
+    assert (moved["one"].seq, moved["two"].seq) == (3, 1)
+
+
+def test_topics_that_got_events_since_a_look_at_an_empty_history_are_named(history: History) -> None:
+    _, marker = history.moved(None)
+    history.append(some("one", 1))
+    moved, _ = history.moved(marker)
+    assert moved["one"].seq == 1
+
+
+def test_trimming_by_count_keeps_the_newest_and_remembers_how_far_it_went(history: History, settings: Any) -> None:
+    settings.LIVEFEED_RETENTION_EVENTS = 3
+    history.append([*some("long", 10), *some("short", 3)])
+    assert history.trim() == 7
+    page = history.read("long", 0, 100)
+    assert numbers(page.events) == [8, 9, 10]
+    assert (page.head.seq, page.head.floor) == (10, 7)
+    assert history.heads(["short"])["short"].floor == 0
+    assert history.trim() == 0
+
+
+def test_trimming_by_age_removes_what_was_numbered_too_long_ago(
+    history: History, settings: Any, age: Callable[[str, float], None]
+) -> None:
+    settings.LIVEFEED_RETENTION = 3600.0
+    history.append([*some("build", 2), *some("young", 1)])
+    age("build", 3700)
+    history.append(some("build", 2, first=3))
+    assert history.trim() == 2
+    page = history.read("build", 0, 100)
+    assert numbers(page.events) == [3, 4]
+    assert (page.head.seq, page.head.floor) == (4, 2)
+    assert numbers(history.read("young", 0, 100).events) == [1]
+
+
+def test_a_topic_that_is_trimmed_to_nothing_keeps_its_number_and_its_epoch(
+    history: History, settings: Any, age: Callable[[str, float], None]
+) -> None:
+    settings.LIVEFEED_RETENTION = 3600.0
+    (before,) = history.append(some("build", 4))
+    age("build", 3700)
+    assert history.trim() == 4
+    assert history.heads(["build"]) == {"build": Head(before.epoch, 4, 4)}
+    assert history.read("build", 0, 10) == (Head(before.epoch, 4, 4), ())
+    (after,) = history.append(some("build", 1, first=5))
+    assert after.epoch == before.epoch
+    assert [event.seq for event in after.events] == [5]
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_more_than_one_statement_s_worth_is_trimmed(history: History, settings: Any) -> None:
+    settings.LIVEFEED_RETENTION_EVENTS = 1
+    history.append(some("build", 2 * BATCH + 2))
+    assert history.trim() == 2 * BATCH + 1
+    assert numbers(history.read("build", 0, 10).events) == [2 * BATCH + 2]
+
+
+def test_a_retention_of_nought_keeps_everything(
+    history: History, settings: Any, age: Callable[[str, float], None]
+) -> None:
+    settings.LIVEFEED_RETENTION = 0.0
+    settings.LIVEFEED_RETENTION_EVENTS = 0
+    history.append(some("build", 5))
+    age("build", 10**7)
+    assert history.trim() == 0
+    assert len(history.read("build", 0, 100).events) == 5
+
+
+def test_a_new_epoch_is_drawn_for_the_topics_named(history: History) -> None:
+    history.append([*some("one", 2), *some("two", 1)])
+    before = history.heads(["one", "two"])
+    _, marker = history.moved(None)
+    assert history.renew_epoch(["one", "none"]) == 1
+    after = history.heads(["one", "two"])
+    assert after["one"].epoch != before["one"].epoch
+    assert after["one"].seq == 2
+    assert after["two"] == before["two"]
+    assert "none" not in history.heads(["none"])
+    moved, _ = history.moved(marker)
+    assert moved["one"] == after["one"]
+
+
+def test_without_names_every_topic_gets_a_new_epoch(history: History) -> None:
+    history.append([*some("one", 2), *some("two", 1)])
+    before = history.heads(["one", "two"])
+    assert history.renew_epoch() == 2
+    after = history.heads(["one", "two"])
+    assert all(after[name].epoch != before[name].epoch for name in before)
+
+
+def test_a_history_at_rest_has_nothing_left_over(history: History) -> None:
+    history.append(some("build", 3))
+    seen: frozenset[int] = frozenset()
+    for _ in range(3):
+        stretches, seen = history.leftovers(seen)
+        assert stretches == []
+
+
+def test_events_appended_by_several_threads_leave_no_hole_and_keep_each_one_s_order(history: History) -> None:
+    def writer(name: int) -> Callable[[], None]:
+        def write() -> None:
+            for number in range(5):
+                history.append([new_event(topic, [name, number], "tick") for topic in ("one", "two")])
+
+        return write
+
+    at_once([writer(name) for name in range(4)])
+    for topic in ("one", "two"):
+        events = history.read(topic, 0, 100).events
+        assert [event.seq for event in events] == list(range(1, 21))
+        for name in range(4):
+            assert [event.data[1] for event in events if event.data[0] == name] == list(range(5))
+
+
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 4), st.integers(0, 6)), max_size=8))
+def test_whatever_is_appended_and_trimmed_in_memory_reads_without_a_hole(
+    settings: Any, steps: list[tuple[str, int, int]]
+) -> None:
+    history, given = MemoryHistory(), dict[str, list[str]]()
+    for topic, count, keep in steps:
+        events = some(topic, count)
+        given.setdefault(topic, []).extend(event.id for event in events)
+        history.append(events)
+        settings.LIVEFEED_RETENTION_EVENTS = keep
+        history.trim()
+        for name, ids in given.items():
+            head = history.heads([name])[name]
+            rest = history.read(name, head.floor, 1000).events
+            assert [event.id for event in rest] == ids[head.floor :]
+            assert [event.seq for event in rest] == list(range(head.floor + 1, head.seq + 1))
+
+
+def test_time_in_memory_is_no_wall_clock(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.LIVEFEED_RETENTION = 3600.0
+    history = MemoryHistory()
+    history.append(some("build", 2))
+    late = time.monotonic() + 3601
+    monkeypatch.setattr("livefeed.history.memory.time", SimpleNamespace(monotonic=lambda: late))
+    assert history.trim() == 2
+
+
+# -- which history --------------------------------------------------------------------------------------------------
+
+
+def test_by_default_the_history_is_the_database_and_there_is_one_of_it() -> None:
+    assert isinstance(get_history(), DatabaseHistory)
+    assert get_history() is get_history()
+
+
+def test_a_setting_names_the_history(settings: Any) -> None:
+    settings.LIVEFEED_HISTORY = "livefeed.history.memory.MemoryHistory"
+    memory = get_history()
+    assert isinstance(memory, MemoryHistory)
+    assert get_history() is memory
+
+
+@pytest.mark.parametrize("path", ["no.such.History", "livefeed.models.StoredEvent", "nonsense"])
+def test_a_setting_that_names_no_history_is_refused_with_its_value(settings: Any, path: str) -> None:
+    settings.LIVEFEED_HISTORY = path
+    with pytest.raises(ImproperlyConfigured, match=path) as caught:
+        get_history()
+    assert "LIVEFEED_HISTORY" in str(caught.value)
+
+
+# -- cursors of topics as they stand --------------------------------------------------------------------------------
+
+
+def test_a_cursor_says_where_each_topic_stands() -> None:
+    publish("one", 1)
+    publish("one", 2)
+    cursor = parse_cursor(livefeed.cursor("one", "two"))
+    head = get_history().heads(["one"])["one"]
+    assert cursor.positions("one") == [(head.epoch, 2)]
+    assert cursor.positions("two") == [("", 0)]
+    assert cursor.positions("three") == []
+
+
+async def test_the_async_cursor_is_the_same() -> None:
+    await livefeed.apublish("one", 1)
+    assert await livefeed.acursor("one", "two") == await sync_to_async(livefeed.cursor)("one", "two")
+    await sync_to_async(connections.close_all)()
+
+
+def test_a_cursor_of_a_malformed_topic_is_refused() -> None:
+    with pytest.raises(InvalidTopic):
+        livefeed.cursor("two words")
+
+
+# -- commands -------------------------------------------------------------------------------------------------------
+
+
+def test_livefeed_prune_says_what_it_removed(settings: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    settings.LIVEFEED_RETENTION_EVENTS = 2
+    for number in range(5):
+        publish("build", number)
+    call_command("livefeed_prune")
+    assert "3 events" in capsys.readouterr().out
+    assert get_history().heads(["build"])["build"].floor == 3
+
+
+def test_livefeed_new_epoch_makes_older_cursors_worthless(capsys: pytest.CaptureFixture[str]) -> None:
+    publish("one", 1)
+    publish("two", 1)
+    before = livefeed.cursor("one"), livefeed.cursor("two")
+    call_command("livefeed_new_epoch", "one")
+    assert capsys.readouterr().out.startswith("1 ")
+    assert livefeed.cursor("one") != before[0]
+    assert livefeed.cursor("two") == before[1]
+    call_command("livefeed_new_epoch")
+    assert livefeed.cursor("two") != before[1]
+
+
+def test_livefeed_new_epoch_refuses_a_malformed_topic() -> None:
+    with pytest.raises(CommandError, match="two words"):
+        call_command("livefeed_new_epoch", "two words")
+
+
+# -- the database history -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def database() -> DatabaseHistory:
+    return DatabaseHistory()
+
+
+def test_recorded_events_have_no_number_until_they_are_numbered_in_the_order_of_insertion(
+    database: DatabaseHistory,
+) -> None:
+    with transaction.atomic():
+        database.record(some("build", 2))
+        database.record(some("build", 1, first=3))
+    assert database.read("build", 0, 10).events == ()
+    (stretch,) = database.number(["build"])
+    assert numbers(stretch.events) == [1, 2, 3]
+    assert [event.seq for event in stretch.events] == [1, 2, 3]
+    assert numbers(database.read("build", 0, 10).events) == [1, 2, 3]
+    assert database.number(["build"]) == []
+
+
+def test_recording_only_inserts(database: DatabaseHistory) -> None:
+    with statements("livefeed_") as seen, transaction.atomic():
+        database.record(some("build", 5))
+    assert len(seen) == 1
+    assert seen[0].startswith('INSERT INTO "livefeed_event"')
+
+
+def test_whoever_numbers_numbers_what_others_left(database: DatabaseHistory) -> None:
+    in_thread(lambda: database.record(some("build", 2)))
+    (stretch,) = database.append(some("build", 1, first=3))
+    assert numbers(stretch.events) == [1, 2, 3]
+
+
+def test_keys_with_gaps_between_them_are_numbered_without_a_hole(database: DatabaseHistory) -> None:
+    for number in range(1, 6):
+        database.record([*some("build", 1, first=number), *some("noise", number % 3)])
+    (stretch,) = database.number(["build"])
+    assert [event.seq for event in stretch.events] == [1, 2, 3, 4, 5]
+    assert numbers(database.read("build", 0, 10).events) == [1, 2, 3, 4, 5]
+
+
+def test_a_publisher_that_died_after_its_commit_is_helped_at_the_second_look(database: DatabaseHistory) -> None:
+    with transaction.atomic():
+        database.record([*some("one", 2), *some("two", 1)])
+    stretches, seen = database.leftovers(frozenset())
+    assert stretches == []
+    assert len(seen) == 3
+    stretches, seen = database.leftovers(seen)
+    assert {stretch.topic: numbers(stretch.events) for stretch in stretches} == {"one": [1, 2], "two": [1]}
+    stretches, seen = database.leftovers(seen)
+    assert (stretches, seen) == ([], frozenset())
+    assert [event.seq for event in stored("one")] == [1, 2]
+
+
+def test_a_fresh_event_is_not_taken_for_a_leftover_because_another_one_is(database: DatabaseHistory) -> None:
+    database.record(some("old", 1))
+    _, seen = database.leftovers(frozenset())
+    database.record(some("fresh", 1))
+    stretches, seen = database.leftovers(seen)
+    assert [stretch.topic for stretch in stretches] == ["old"]
+    stretches, _ = database.leftovers(seen)
+    assert [stretch.topic for stretch in stretches] == ["fresh"]
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_any_number_of_leftovers_is_numbered_in_the_end(database: DatabaseHistory) -> None:
+    topics = [f"build:{number}" for number in range(BATCH + 5)]
+    database.record([event for topic in topics for event in some(topic, 1)])
+    seen: frozenset[int] = frozenset()
+    for _ in range(5):
+        _, seen = database.leftovers(seen)
+    assert set(database.heads(topics)) == set(topics)
+    assert seen == frozenset()
+
+
+def test_an_event_of_a_two_hour_transaction_survives_a_retention_of_one_hour(
+    database: DatabaseHistory, settings: Any
+) -> None:
+    settings.LIVEFEED_RETENTION = 3600.0
+    began = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=2)
+    database.record([Event("build", "message", "1", created_at=began)])
+    database.number(["build"])
+    assert database.trim() == 0
+    (event,) = stored("build")
+    assert event.created_at == began
+
+
+def test_what_is_not_numbered_yet_is_never_trimmed(database: DatabaseHistory, settings: Any) -> None:
+    settings.LIVEFEED_RETENTION = 3600.0
+    settings.LIVEFEED_RETENTION_EVENTS = 1
+    database.append(some("build", 3))
+    database.record(some("build", 2, first=4))
+    assert database.trim() == 2
+    database.number(["build"])
+    assert numbers(database.read("build", 0, 10).events) == [3, 4, 5]
+
+
+def test_a_floor_is_stored_in_the_transaction_that_trims(database: DatabaseHistory, settings: Any) -> None:
+    settings.LIVEFEED_RETENTION_EVENTS = 1
+    database.append(some("build", 5))
+
+    def dies(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        outcome = execute(sql, params, many, context)
+        if sql.startswith("DELETE"):
+            raise Doomed
+        return outcome
+
+    with pytest.raises(Doomed), connection.execute_wrapper(dies):
+        database.trim()
+    assert database.heads(["build"])["build"].floor == 0
+    assert numbers(database.read("build", 0, 10).events) == [1, 2, 3, 4, 5]
+
+
+def test_a_topic_that_moved_during_a_long_pause_between_two_looks_is_named(database: DatabaseHistory) -> None:
+    """The first look finds nothing that moved; the second comes late, because the database or the loop was away."""
+    _, marker = database.moved(None)
+    database.append(some("build", 1))
+    StoredTopic.objects.update(moved_at=Now() - datetime.timedelta(seconds=30))
+    moved, _ = database.moved(marker)
+    assert "build" in moved
+
+
+def test_a_topic_that_moved_during_a_long_pause_is_named_on_a_site_that_was_quiet_before(
+    database: DatabaseHistory,
+) -> None:
+    database.append(some("ancient", 1))
+    StoredTopic.objects.update(moved_at=Now() - datetime.timedelta(hours=1))
+    _, marker = database.moved(None)
+    database.append(some("build", 1))
+    StoredTopic.objects.filter(name="build").update(moved_at=Now() - datetime.timedelta(seconds=30))
+    moved, _ = database.moved(marker)
+    assert "build" in moved
+
+
+def test_a_look_names_no_topic_that_rested_for_long(database: DatabaseHistory) -> None:
+    database.append(some("ancient", 1))
+    StoredTopic.objects.update(moved_at=Now() - datetime.timedelta(hours=1))
+    database.append(some("build", 1))
+    _, marker = database.moved(None)
+    moved, _ = database.moved(marker)
+    assert set(moved) == {"build"}
+
+
+def test_times_are_kept_where_a_site_has_no_time_zones(database: DatabaseHistory, settings: Any) -> None:
+    settings.USE_TZ = False
+    settings.TIME_ZONE = "Asia/Tokyo"
+    moment = datetime.datetime(2025, 1, 2, 3, 4, 5, 678_901, datetime.UTC)
+    database.append([Event("build", "message", "1", created_at=moment)])
+    (event,) = database.read("build", 0, 10).events
+    assert event.created_at == moment
+    assert event.created_at.tzinfo is datetime.UTC
+    settings.LIVEFEED_RETENTION = 3600.0
+    assert database.trim() == 0
+    _, marker = database.moved(None)
+    database.append(some("two", 1))
+    moved, _ = database.moved(marker)
+    assert "two" in moved
+
+
+def test_a_statement_per_event_is_not_needed(database: DatabaseHistory) -> None:
+    database.record(some("build", 300))
+    with statements() as seen:
+        database.number(["build"])
+    assert len(seen) < 10
+
+
+def writers_at_once(writers: int, transactions: int) -> None:
+    """Let writers publish on two topics in crossing order; a third of the transactions and some savepoints fall."""
+
+    def writer(name: int) -> Callable[[], None]:
+        def write() -> None:
+            counts = itertools.count()
+            for turn in range(transactions):
+                try:
+                    with transaction.atomic():
+                        for topic in ("one", "two") if name % 2 else ("two", "one"):
+                            publish(topic, [name, turn, next(counts)], type="phantom" if turn % 3 == 1 else "kept")
+                        try:
+                            with transaction.atomic():
+                                publish("one", [name, turn, next(counts)], type="phantom")
+                                raise Doomed
+                        except Doomed:
+                            pass
+                        if turn % 3 == 1:
+                            raise Doomed
+                except Doomed:
+                    pass
+
+        return write
+
+    at_once([writer(name) for name in range(writers)])
+
+
+def test_events_of_writers_at_once_have_no_hole_no_phantom_and_keep_each_writer_s_order() -> None:
+    writers, transactions = (4, 9) if connection.vendor == "sqlite" else (8, 30)
+    writers_at_once(writers, transactions)
+    for topic in ("one", "two"):
+        events = stored(topic)
+        assert len(events) == writers * transactions * 2 // 3
+        assert {event.type for event in events} == {"kept"}
+        for name in range(writers):
+            mine = [tuple(event.data[1:]) for event in events if event.data[0] == name]
+            assert len(mine) == len(set(mine)) == transactions * 2 // 3
+            assert mine == sorted(mine)
+    assert not StoredEvent.objects.filter(seq=None).exists()
+
+
+def stricter_modes() -> list[dict[str, Any]]:
+    """Return the options of this database that make transactions stricter than Django's default."""
+    if connection.vendor == "sqlite":
+        return [{"transaction_mode": mode} for mode in ("IMMEDIATE", "EXCLUSIVE")]
+    if connection.vendor == "mysql":
+        return [{"isolation_level": level} for level in ("repeatable read", "serializable")]
+    from psycopg import IsolationLevel
+
+    return [{"isolation_level": level} for level in (IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE)]
+
+
+@pytest.mark.parametrize("mode", [0, 1], ids=["strict", "strictest"])
+def test_the_order_holds_where_a_site_makes_its_transactions_stricter(
+    mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for option, value in stricter_modes()[mode].items():
+        monkeypatch.setitem(connection.settings_dict["OPTIONS"], option, value)
+    writers_at_once(3, 6)
+    assert len(stored("one")) == len(stored("two")) == 3 * 4
