@@ -32,7 +32,7 @@ def _make(name: str, path: str, base: Any) -> Any:
 
 
 def _forget(*, setting: str, **kwargs: Any) -> None:
-    if setting.startswith("LIVEFEED_"):
+    if setting in {"LIVEFEED_HISTORY", "LIVEFEED_LEASES", "LIVEFEED_DATABASE"}:
         _make.cache_clear()
 
 

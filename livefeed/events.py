@@ -94,8 +94,8 @@ def encode(data: Any) -> str:
         size = len(text.encode())
     except (TypeError, ValueError, RecursionError) as error:  # a lone surrogate is a UnicodeEncodeError, a ValueError
         raise InvalidData(
-            f"{shortened(data)} can't be written as JSON: {error}. Hand in what Django's JSON encoder knows: dict, list, str, "
-            "finite numbers, bool, None, dates, Decimal, UUID."
+            f"{shortened(data)} can't be written as JSON: {error}. Hand in what Django's JSON encoder knows: dict, "
+            "list, str, finite numbers, bool, None, dates, Decimal, UUID."
         ) from error
     if size > settings.MAX_EVENT_BYTES:
         raise InvalidData(

@@ -51,7 +51,7 @@ def live_feed(
     }
     items = item_data(feed, topic, limit or feed.limit)
     context["items"] = render_items(feed, topic, items)
-    context["blank"] = render_item(feed, topic, dict.fromkeys(items[0] if items else ["pk", *feed.field_names]))
+    context["blank"] = render_item(feed, topic, dict.fromkeys(items[0] if items else ["pk", *feed.field_names], ""))
     return render_to_string("livefeed/feed.html", context)
 
 
@@ -88,7 +88,7 @@ def render_item(feed: LiveFeed, topic: str, data: dict[str, Any]) -> SafeString:
     item = json.loads(encode(data))
     names = [f"livefeed/{feed.name.replace('.', '/')}.html", "livefeed/item.html"]
     fields = [(name, value) for name, value in item.items() if name != "pk"]
-    context = {"item": item, "key": "" if item["pk"] is None else item["pk"], "feed": feed, "topic": topic}
+    context = {"item": item, "key": item["pk"], "feed": feed, "topic": topic}
     text: SafeString = select_template(names).render({**context, "fields": fields})
     return text
 

@@ -21,7 +21,7 @@ from .events import Event, Stretch
 from .history import EMPTY, Head, Page, get_history, position_of
 from .pool import Pool
 from .sse import with_topic
-from .tail import Added, Budget, Frame, Subscription, Tail
+from .tail import Budget, Fit, Frame, Subscription, Tail
 
 logger = logging.getLogger("livefeed.hub")
 
@@ -53,7 +53,7 @@ class Hub:
         self._opening: dict[str, asyncio.Task[dict[str, Tail]]] = {}
         self._repairs: dict[str, asyncio.Task[None]] = {}
         self._repair_again: set[str] = set()
-        self._pages: dict[tuple[str, int], asyncio.Task[Page]] = {}
+        self._pages: dict[tuple[str, int], asyncio.Task[tuple[Head, list[Frame]]]] = {}
         self._idle: dict[str, float] = {}
         self._flusher = Flusher(asyncio.get_running_loop())
         self._marker: Any = None
@@ -125,10 +125,12 @@ class Hub:
         """Return a part of a topic's history, encoded. Everyone who asks for the same part shares one read."""
         key = (topic, after)
         if key not in self._pages:
-            reading = self.pool.run(get_history().read, topic, after, PAGE_EVENTS)
-            self._pages[key] = asyncio.ensure_future(reading)
+            self._pages[key] = asyncio.get_running_loop().create_task(self._read_page(topic, after))
             self._pages[key].add_done_callback(lambda _: self._pages.pop(key))
-        page = await asyncio.shield(self._pages[key])
+        return await asyncio.shield(self._pages[key])
+
+    async def _read_page(self, topic: str, after: int) -> tuple[Head, list[Frame]]:
+        page = await self.pool.run(get_history().read, topic, after, PAGE_EVENTS)
         return page.head, [self._frame(event) for event in page.events]
 
     # -- events ---------------------------------------------------------------------------------------------------
@@ -140,23 +142,26 @@ class Hub:
             return
         if not stretch.epoch:
             self._flusher.flush_soon(tail, [self._encode(event) for event in stretch.events])
-        elif not self._extend(tail, stretch.epoch, stretch.events):
+        elif self._extend(tail, stretch.epoch, stretch.events) is not Fit.KNOWN:
             self._spawn_repair(tail)
 
-    def _extend(self, tail: Tail, epoch: str, events: Iterable[Event]) -> bool:
-        """Add events to a tail; return False where some before them are missing."""
+    def _extend(self, tail: Tail, epoch: str, events: Iterable[Event]) -> Fit:
+        """Add events to a tail; return how the first one fits that could not be added, or else that all are known."""
         before = tail.head
+        misfit = Fit.KNOWN
         for event in events:
-            if event.seq is not None and event.seq <= tail.head and epoch == tail.epoch:
-                continue
-            if tail.add(epoch, self._frame(event)) is Added.GAP:
-                return False
+            fit = tail.fit(epoch, event.seq or 0, event.id)
+            if fit is Fit.NEXT:
+                tail.add(epoch, self._frame(event))
+            elif fit is not Fit.KNOWN:
+                misfit = fit
+                break
         if tail.head > before:
             self._flusher.flush_soon(tail)
-        return True
+        return misfit
 
     def _frame(self, event: Event) -> Frame:
-        return Frame(event.seq or 0, event.created_at.timestamp(), self._encode(event))
+        return Frame(event.seq or 0, event.created_at.timestamp(), self._encode(event), event.id)
 
     # -- repair ---------------------------------------------------------------------------------------------------
 
@@ -179,26 +184,35 @@ class Hub:
         more = True
         while more:
             self._repair_again.discard(tail.topic)
-            page = await self.pool.run(get_history().read, tail.topic, tail.head, PAGE_EVENTS)
-            if await self._same_history(tail, page.head):
-                self._extend(tail, page.head.epoch, page.events)
+            # One that is known already is read too: it shows whether the history is still the one it was.
+            epoch, asked = tail.epoch, tail.head
+            page = await self.pool.run(get_history().read, tail.topic, max(asked - 1, 0), PAGE_EVENTS)
+            if tail.epoch == epoch:
+                await self._apply(tail, asked, page)
             more = len(page.events) == PAGE_EVENTS or tail.topic in self._repair_again
 
-    async def _same_history(self, tail: Tail, head: Head) -> bool:
-        """Tell whether the history goes on where the tail ends; where it does not, let the tail begin anew."""
+    async def _apply(self, tail: Tail, asked: int, page: Page) -> None:
+        """Bring a tail to a page that was read when it ended at ``asked``; begin anew where it can't be continued."""
+        head = page.head
         tail.floor = head.floor
-        if head.epoch == tail.epoch and head.seq < tail.head:
+        if tail.epoch in {"", head.epoch} and not head.seq < asked and head.floor <= asked:
+            misfit = self._extend(tail, head.epoch, page.events)
+            if misfit is Fit.KNOWN and (tail.head >= head.seq or len(page.events) == PAGE_EVENTS):
+                return
+            if misfit is not Fit.CLASH:
+                logger.error("The history of %s has a hole after %s; its readers are told.", tail.topic, asked)
+                self._restart(tail, head)
+                return
+        if tail.epoch == head.epoch and head.floor <= asked:
             # Numbers were given out again, or will be: a restored backup.
-            logger.warning("The head of %s fell from %s to %s; its epoch is renewed.", tail.topic, tail.head, head.seq)
+            logger.warning("The history of %s is not the one it was; its epoch is renewed.", tail.topic)
             await self.pool.run(get_history().renew_epoch, [tail.topic])
             head = (await self.pool.run(get_history().heads, [tail.topic])).get(tail.topic, EMPTY)
-        elif head.floor <= tail.head and head.epoch == tail.epoch:
-            return True
-        elif not tail.epoch and not head.floor:
-            return True  # the topic's first events
+        self._restart(tail, head)
+
+    def _restart(self, tail: Tail, head: Head) -> None:
         tail.restart(position_of(head))
         self._flusher.flush_soon(tail)
-        return False
 
     # -- the look -------------------------------------------------------------------------------------------------
 

@@ -120,8 +120,8 @@ class EventStream:
                 await self._hub.repair(tail)
             head, frames = await self._hub.page(tail.topic, position.seq)
             reason = lost(position, head)
-            if not reason and frames and frames[0].seq != position.seq + 1:
-                reason = TRIMMED
+            if not reason and head.seq > position.seq and not (frames and frames[0].seq == position.seq + 1):
+                reason = TRIMMED  # a hole
             if reason:
                 self._subscription.move(index, position_of(head))
                 resets.append(reset_block(self._subscription, tail, reason))

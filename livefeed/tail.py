@@ -29,11 +29,12 @@ FRAME_COST = 200
 
 
 class Frame(NamedTuple):
-    """An encoded event: its number, when it was published (seconds, to merge topics by) and its block without id."""
+    """An encoded event: its number, when it was published (seconds, to merge topics by), its block, its own id."""
 
     seq: int
     created_at: float
     body: bytes
+    event_id: str
 
     @property
     def cost(self) -> int:
@@ -41,12 +42,13 @@ class Frame(NamedTuple):
         return len(self.body) + FRAME_COST
 
 
-class Added(enum.Enum):
-    """What became of a frame that was offered to a tail."""
+class Fit(enum.Enum):
+    """How an event fits to the end of a tail."""
 
-    NEW = enum.auto()
+    NEXT = enum.auto()
     KNOWN = enum.auto()
     GAP = enum.auto()  #: events before it are missing, or it is of another epoch: the history has to be asked
+    CLASH = enum.auto()  #: another event had its number: the history is not the one it was
 
 
 class Budget:
@@ -91,19 +93,22 @@ class Tail:
         """The number of the newest event."""
         return self.start + len(self._frames)
 
-    def add(self, epoch: str, frame: Frame) -> Added:
-        """Take the next frame; anything but the very next one is not taken."""
-        if epoch != self.epoch and (self.epoch or frame.seq != 1):
-            return Added.GAP
-        if frame.seq <= self.head:
-            return Added.KNOWN
-        if frame.seq > self.head + 1:
-            return Added.GAP
+    def fit(self, epoch: str, seq: int, event_id: str) -> Fit:
+        """Tell how an event fits; only the very next one can be added."""
+        if epoch != self.epoch:
+            return Fit.GAP if self.epoch or seq != 1 else Fit.NEXT
+        if seq > self.head:
+            return Fit.NEXT if seq == self.head + 1 else Fit.GAP
+        if seq <= self.start or self._frames[seq - self.start - 1].event_id == event_id:
+            return Fit.KNOWN
+        return Fit.CLASH
+
+    def add(self, epoch: str, frame: Frame) -> None:
+        """Add the next frame."""
         self.epoch = epoch
         self._frames.append(frame)
         self._chunks.clear()
         self._budget.spend(self, frame)
-        return Added.NEW
 
     def restart(self, position: Position) -> None:
         """Begin anew elsewhere, where the history is no longer what it was. Readers of old positions will be told."""

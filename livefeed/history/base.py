@@ -70,9 +70,9 @@ class History(ABC):
 
     @abstractmethod
     def moved(self, marker: Any) -> tuple[dict[str, Head], Any]:
-        """Return the topics that got events since ``marker`` (None: nothing, only a marker), and the next marker.
+        """Return the topics that got events since ``marker`` (None: of late), and the next marker.
 
-        May name a topic more than once over several calls, but misses none for longer than a full sweep.
+        A topic may be named by several calls, but none is missed for longer than a full sweep.
         """
 
     @abstractmethod

@@ -109,19 +109,22 @@ class DatabaseHistory(History):
             found.update({name: Head(epoch, seq, floor) for name, epoch, seq, floor in rows})
         return found
 
-    def moved(self, marker: datetime | None) -> tuple[dict[str, Head], datetime | None]:
+    def moved(self, marker: datetime | None) -> tuple[dict[str, Head], datetime]:
         # An index on moved_at answers, and no clock but the database's is asked, which wrote it.
-        rows = self._topics.filter(moved_at__gt=(Now() if marker is None else marker) - OVERLAP)
+        if marker is None:
+            newest = self._topics.order_by("-moved_at").values_list("moved_at", flat=True).first()
+            marker = newest or _long_ago()
         heads: dict[str, Head] = {}
+        rows = self._topics.filter(moved_at__gt=marker - OVERLAP)
         for name, epoch, seq, floor, moved_at in rows.values_list("name", "epoch", "head", "floor", "moved_at"):
             heads[name] = Head(epoch, seq, floor)
-            marker = moved_at if marker is None else max(marker, moved_at)
+            marker = max(marker, moved_at)
         return heads, marker
 
     def read(self, topic: str, after: int, limit: int) -> Page:
-        # Events first, then the head: a floor that passed `after` meanwhile shows in it, and the reader is told.
-        rows = list(self._events.filter(topic=topic, seq__gt=after).order_by("seq")[:limit])
+        # The head first: events that it counts and that are not found after `after` are a hole, never a race.
         head = self.heads([topic]).get(topic, EMPTY)
+        rows = self._events.filter(topic=topic, seq__gt=after).order_by("seq")[:limit]
         return Page(head, tuple(_event(row, row.seq) for row in rows))
 
     def trim(self) -> int:
@@ -178,6 +181,10 @@ def _row(event: Event) -> StoredEvent:
 def _event(row: StoredEvent, seq: int | None) -> Event:
     created_at = row.created_at if django_settings.USE_TZ else timezone.make_aware(row.created_at)
     return Event(row.topic, row.type, row.data, row.uid, created_at.astimezone(UTC), seq)
+
+
+def _long_ago() -> datetime:
+    return datetime(2000, 1, 1, tzinfo=UTC if django_settings.USE_TZ else None)
 
 
 def _consecutive(keys: Sequence[int]) -> Iterator[list[int]]:
