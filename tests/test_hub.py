@@ -183,6 +183,29 @@ async def test_events_that_overtake_a_repair_are_no_sign_of_a_restored_backup(
     assert "renewed" not in caplog.text
 
 
+async def test_an_event_that_is_numbered_while_the_history_is_read_is_no_hole(
+    hub: Hub, memory: History, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The head is read, then another event is numbered, then the events are read."""
+    reader = await subscribe(hub, "t")
+    read = memory.read
+
+    def slow_read(topic: str, after: int, limit: int) -> Page:
+        head = memory.heads([topic])[topic]
+        if head.seq < 3:
+            append("t", head.seq + 1)
+        return Page(head, read(topic, after, limit).events)
+
+    monkeypatch.setattr(memory, "read", slow_read)
+    append("t", 1)
+    await hub.repair(hub.tails["t"])
+    await hub.repair(hub.tails["t"])
+    await hub.repair(hub.tails["t"])
+    assert numbers(parse(reader.take()))[:2] == [1, 2]
+    assert reader.behind() == []
+    assert "hole" not in caplog.text
+
+
 async def test_an_event_is_encoded_once_however_many_read_it(memory: History, new_hub: Callable[..., Hub]) -> None:
     encoded: list[str] = []
 
@@ -313,6 +336,28 @@ async def test_a_tail_that_was_just_opened_is_kept_until_its_reader_attached(hub
     (tail,) = await hub.open(["a"])
     await hub._tidy()
     assert hub.tails == {"a": tail}
+
+
+async def test_a_reader_that_comes_while_other_tails_are_closed_keeps_its_own(
+    hub: Hub, layer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for topic in ["a", "b"]:
+        hub.detach(await subscribe(hub, topic))
+    readers: list[Subscription] = []
+    discard = layer.group_discard
+
+    async def slow_discard(group: str, channel: str) -> None:
+        if not readers:
+            readers.append(await subscribe(hub, "b"))
+        await discard(group, channel)
+
+    monkeypatch.setattr(layer, "group_discard", slow_discard)
+    monkeypatch.setattr(hub_module, "LINGER", -1.0)
+    await hub._tidy()
+    monkeypatch.undo()
+    for stretch in append("b", 1):
+        hub.receive(stretch)
+    assert numbers(parse(readers[0].take())) == [1]
 
 
 async def test_a_closed_tail_gives_its_bytes_back_and_is_forgotten(hub: Hub) -> None:
