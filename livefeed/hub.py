@@ -83,6 +83,7 @@ class Hub:
     async def open(self, topics: Sequence[str]) -> list[Tail]:
         """Return the tails of these topics; those that are missing are made with one read of the history."""
         self.start()
+        self._keep(topics)
         missing = [topic for topic in topics if topic not in self.tails and topic not in self._opening]
         if missing:
             task = asyncio.get_running_loop().create_task(self._open(missing))
@@ -90,9 +91,13 @@ class Hub:
             task.add_done_callback(lambda _: [self._opening.pop(topic) for topic in missing])
         for task in {self._opening[topic] for topic in topics if topic in self._opening}:
             await asyncio.shield(task)
-        now = asyncio.get_running_loop().time()
-        self._idle.update({topic: now for topic in topics if topic in self._idle})  # not to be closed meanwhile
+        self._keep(topics)
         return [self.tails[topic] for topic in topics]
+
+    def _keep(self, topics: Iterable[str]) -> None:
+        """Let tails linger from now on, so that none is closed before its reader is attached."""
+        now = asyncio.get_running_loop().time()
+        self._idle.update({topic: now for topic in topics if topic in self._idle})
 
     async def _open(self, topics: Sequence[str]) -> dict[str, Tail]:
         for topic in topics:

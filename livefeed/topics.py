@@ -33,7 +33,10 @@ def validate_topic(topic: object) -> str:
 
 def shortened(value: object) -> str:
     """Return a value as error messages show it: its repr, cut where it is long."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"a deeply nested {type(value).__name__}"
     return text if len(text) <= 100 else f"{text[:97]}…"
 
 

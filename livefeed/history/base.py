@@ -77,7 +77,10 @@ class History(ABC):
 
     @abstractmethod
     def read(self, topic: str, after: int, limit: int) -> Page:
-        """Return at most ``limit`` numbered events with ``seq > after``."""
+        """Return at most ``limit`` numbered events with ``seq > after``, and the head as it was before they were read.
+
+        So an event that the head counts and the page lacks is a hole, and not one that came in between.
+        """
 
     @abstractmethod
     def trim(self) -> int:

@@ -66,7 +66,7 @@ class MemoryHistory(History):
 
     def moved(self, marker: int | None) -> tuple[dict[str, Head], int]:
         with self._lock:
-            since = self._moves if marker is None else marker
+            since = marker or 0
             return {name: topic.head for name, topic in self._topics.items() if topic.moved > since}, self._moves
 
     def read(self, topic: str, after: int, limit: int) -> Page:
