@@ -34,10 +34,7 @@ class DatabaseLeases(Leases):
             # Each step is one statement that either has its effect or has none: nothing to lock, nothing to undo.
             if self._take_over(request, token) or self._take_expired(request, token, limit):
                 return token
-            slot = self._free_slot(request.holder)
-            if limit and slot >= limit:
-                raise LimitReached("limit", limit)
-            if self._insert(request, slot, token):
+            if self._insert(request, self._free_slot(request.holder, limit), token):
                 return token
 
     def _take_over(self, request: LeaseRequest, token: str) -> bool:
@@ -49,9 +46,9 @@ class DatabaseLeases(Leases):
         return self._take(expired.filter(slot__lt=limit) if limit else expired, request, token)
 
     def _take(self, rows: QuerySet[Lease], request: LeaseRequest, token: str) -> bool:
-        """Make one of these rows ours, if it is still what it was when we saw it."""
-        for old in rows.values_list("token", flat=True)[:1]:
-            taken = rows.filter(token=old).update(
+        """Make one of these rows ours: the first that is still what it was when we saw it."""
+        return any(
+            rows.filter(token=seen).update(
                 token=token,
                 client=request.client,
                 process=request.process,
@@ -59,12 +56,15 @@ class DatabaseLeases(Leases):
                 opened_at=Now(),
                 expires_at=_expiry(),
             )
-            return bool(taken)
-        return False
+            for seen in list(rows.values_list("token", flat=True))
+        )
 
-    def _free_slot(self, holder: str) -> int:
-        taken = set(self._leases.filter(holder=holder).values_list("slot", flat=True))
-        return next(slot for slot in range(len(taken) + 1) if slot not in taken)
+    def _free_slot(self, holder: str, limit: int) -> int:
+        """Return the lowest slot that nobody holds; raise :exc:`LimitReached` where as many as allowed are held."""
+        held = set(self._leases.filter(holder=holder, expires_at__gte=Now()).values_list("slot", flat=True))
+        if limit and len(held) >= limit:
+            raise LimitReached("limit", limit)
+        return next(slot for slot in range(len(held) + 1) if slot not in held)
 
     def _insert(self, request: LeaseRequest, slot: int, token: str) -> bool:
         try:
