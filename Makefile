@@ -38,7 +38,7 @@ demo: $(DEMO_STAMP)
 dev: $(DEV_STAMP)
 
 test: $(DEV_STAMP) test-js
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 	@$(if $(shell command -v node),,echo "left out: tests/js, because node is not installed."; echo "    to run: install nodejs (20 or later), then make test-js.")
 
 test-js:
@@ -46,12 +46,12 @@ test-js:
 
 test-postgres: export LIVEFEED_TEST_DATABASE = $(or $(LIVEFEED_TEST_POSTGRES),postgres://postgres@127.0.0.1:5432/postgres)
 test-postgres: $(DEV_STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore tests/e2e $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/e2e $(ARGS)
 
 test-mariadb: export LIVEFEED_TEST_DATABASE = $(or $(LIVEFEED_TEST_MARIADB),mysql://root@127.0.0.1:3306/)
 test-mariadb: $(DEV_STAMP)
 	$(BIN)/python -m pip install --quiet -e ".[mysql]"
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore tests/e2e $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/e2e $(ARGS)
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import pytest
+
 from tests.e2e.client import Block, EventStream, Parser
 from tests.e2e.wire import Wire
+from tests.processes import ROOT, environment, free_port
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 RETRY = b"retry: 10\n\n"
@@ -49,6 +54,28 @@ def go_on(writer: asyncio.StreamWriter, body: bytes) -> None:
 
 def texts(blocks: list[Block]) -> list[tuple[str, str, str]]:
     return [(block.type, block.text, block.id) for block in blocks]
+
+
+def pytest_without_postgres(**env: str) -> subprocess.CompletedProcess[str]:
+    """Run tests that need PostgreSQL where nobody answers."""
+    nobody = f"postgres://postgres@127.0.0.1:{free_port()}/postgres"
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/e2e/test_idle.py"]
+    changed = environment({"LIVEFEED_REQUIRE": None, "LIVEFEED_TEST_POSTGRES": nobody, **env})
+    return subprocess.run(command, env=changed, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_what_the_machine_lacks_is_left_out_and_told() -> None:
+    done = pytest_without_postgres()
+    assert done.returncode == 0
+    assert "left out: 2 tests, because no PostgreSQL at postgres://postgres@127.0.0.1:" in done.stdout
+    assert "to run: start PostgreSQL and set LIVEFEED_TEST_POSTGRES=" in done.stdout
+
+
+@pytest.mark.parametrize("required", ["all", "redis,postgres"])
+def test_what_is_required_and_missing_fails(required: str) -> None:
+    done = pytest_without_postgres(LIVEFEED_REQUIRE=required)
+    assert done.returncode == 1
+    assert "LIVEFEED_REQUIRE asks for postgres, but no PostgreSQL at" in done.stdout
 
 
 def test_a_stream_cut_at_every_byte_is_read_the_same() -> None:

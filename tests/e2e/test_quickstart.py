@@ -16,7 +16,7 @@ from tests.e2e.client import EventStream
 from tests.e2e.readme import README, Follower, steps
 from tests.processes import ROOT, Process, accepts, free_port, run
 
-pytestmark = [pytest.mark.needs("registry"), pytest.mark.timeout(300), pytest.mark.xdist_group("quickstart")]
+pytestmark = [pytest.mark.needs("registry"), pytest.mark.timeout(300)]
 
 PARTS = [
     "livefeed/py.typed",
