@@ -129,6 +129,7 @@ def test_an_event_larger_than_the_budget_breaks_nothing() -> None:
     assert tail.fit(EPOCH, 4, "event-4") is Fit.NEXT
 
 
+@example(sizes=[(0, 0), (0, 2000), (2, 0), (1, 0), (2, 0), (0, 2000), (2, 2000), (0, 3000)])
 @given(sizes=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3000)), max_size=60))
 def test_whatever_is_added_the_budget_is_kept_and_every_tail_is_contiguous(sizes: list[tuple[int, int]]) -> None:
     budget = Budget(5000)
