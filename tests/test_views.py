@@ -35,7 +35,7 @@ def url(*topics: str, **query: str) -> str:
 
 
 async def get(
-    client: AsyncClient, accept: str, *topics: str, headers: dict[str, str] | None = None, **query: str
+    client: AsyncClient, accept: str, /, *topics: str, headers: dict[str, str] | None = None, **query: str
 ) -> Any:
     return await client.get(url(*topics, **query), headers={"accept": accept, **(headers or {})})
 

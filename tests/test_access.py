@@ -1,0 +1,501 @@
+"""Who is asking, what they may read, and whether that still holds. Closed: what no rule opens is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+from django.contrib.auth.models import AnonymousUser, Group, Permission, User
+from django.contrib.sessions.backends.db import SessionStore
+from django.contrib.sessions.models import Session
+from django.http import HttpRequest
+from django.test import Client, RequestFactory
+from django.utils import timezone
+
+from livefeed import LiveFeed, apublish
+from livefeed.access import Viewer, address_of, grant, may_read, revoked, viewer_of
+from livefeed.registry import registry
+from livefeed.roster import Roster
+from livefeed.testing import EventStreamClient, open_stream
+from livefeed.topics import sign_topic, signature_holds
+
+pytest_plugins = ["tests.reading_fixtures"]
+
+REVIEWS = "testapp.review"
+ANONYMOUS = Viewer(AnonymousUser(), None, "127.0.0.1")
+
+
+@pytest.fixture
+def with_feed() -> Iterator[Callable[[type[LiveFeed]], None]]:
+    """Return a function that registers a feed until the end of the test."""
+    feeds: list[type[LiveFeed]] = []
+
+    def add(cls: type[LiveFeed]) -> None:
+        feeds.append(cls)
+        registry.add(cls)
+
+    yield add
+    for cls in feeds:
+        registry.remove(cls)
+
+
+def session_of(user: User, **data: Any) -> SessionStore:
+    """Return a stored session in which a user is signed in."""
+    session = SessionStore()
+    session[SESSION_KEY] = str(user.pk)
+    session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+    session[HASH_SESSION_KEY] = user.get_session_auth_hash()
+    session.update(data)
+    session.save()
+    return session
+
+
+def signed_in(user: User, session: SessionStore | None = None) -> Viewer:
+    return Viewer(user, (session or session_of(user)).session_key, "127.0.0.1", by_session=True)
+
+
+def allow(user: User, codename: str = "view_review") -> None:
+    user.user_permissions.add(Permission.objects.get(codename=codename))
+
+
+# -- who is asking ----------------------------------------------------------------------------------------------------
+
+
+def request_from(address: str, forwarded: str | None = None) -> HttpRequest:
+    headers = {} if forwarded is None else {"x-forwarded-for": forwarded}
+    return RequestFactory().get("/", headers=headers, REMOTE_ADDR=address)
+
+
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "address"),
+    [
+        (0, None, "10.0.0.1"),
+        (0, "1.2.3.4", "10.0.0.1"),  # anybody can write that
+        (1, "1.2.3.4", "1.2.3.4"),
+        (1, "6.6.6.6, 1.2.3.4", "1.2.3.4"),  # what stands before the last hop is the client's word
+        (2, "6.6.6.6, 1.2.3.4, 10.0.0.2", "1.2.3.4"),
+        (2, "1.2.3.4", "1.2.3.4"),
+        (1, "", "10.0.0.1"),
+        (1, None, "10.0.0.1"),
+        (1, "1.2.3.4 ,", "1.2.3.4"),
+    ],
+)
+def test_the_address_is_what_our_own_proxies_report(
+    settings: Any, trusted: int, forwarded: str | None, address: str
+) -> None:
+    settings.LIVEFEED_TRUSTED_PROXIES = trusted
+    assert address_of(request_from("10.0.0.1", forwarded)) == address
+
+
+def test_a_request_without_middleware_comes_from_an_address() -> None:
+    viewer = viewer_of(request_from("10.0.0.1"))
+    assert (viewer.user, viewer.session_key, viewer.key) == (None, None, "anonymous")
+    assert viewer.holder.startswith("address:")
+
+
+def test_users_sessions_and_addresses_are_different_holders() -> None:
+    user = User(pk=7)
+    holders = {
+        Viewer(user, "s1", "a").holder,
+        Viewer(AnonymousUser(), "s1", "a").holder,
+        Viewer(AnonymousUser(), "s2", "a").holder,
+        Viewer(AnonymousUser(), None, "a").holder,
+        Viewer(AnonymousUser(), None, "b").holder,
+        Viewer(AnonymousUser(), "a", "b").holder,
+    }
+    assert len(holders) == 6
+
+
+def test_a_user_is_one_holder_wherever_they_are() -> None:
+    user = User(pk=7)
+    assert Viewer(user, "s1", "a").holder == Viewer(user, "s2", "b").holder == "user:7"
+
+
+def test_neither_session_nor_address_can_be_read_from_a_lease() -> None:
+    assert "secret-session" not in Viewer(AnonymousUser(), "secret-session", "a").holder
+    assert "192.0.2.7" not in Viewer(AnonymousUser(), None, "192.0.2.7").holder
+
+
+@pytest.mark.django_db
+def test_the_viewer_of_a_session_is_its_user(rf: RequestFactory) -> None:
+    user = User.objects.create_user("ann")
+    request = rf.get("/")
+    request.session, request.user = session_of(user), user
+    viewer = viewer_of(request)
+    assert (viewer.key, viewer.by_session) == (f"user:{user.pk}", True)
+
+
+@pytest.mark.django_db
+def test_a_user_that_came_by_token_is_not_the_session_s(rf: RequestFactory) -> None:
+    user = User.objects.create_user("ann")
+    request = rf.get("/")
+    request.session, request.user = SessionStore(), user
+    assert viewer_of(request).by_session is False
+
+
+# -- rules ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_a_feed_that_says_nothing_is_open_to_nobody_but_who_has_the_view_permission() -> None:
+    user, staff = User.objects.create_user("ann"), User.objects.create_user("bob")
+    allow(staff)
+    assert not may_read(AnonymousUser(), REVIEWS)
+    assert not may_read(user, REVIEWS)
+    assert may_read(staff, REVIEWS)
+    assert may_read(User.objects.create_superuser("root"), REVIEWS)
+
+
+def test_a_feed_without_a_model_that_says_nothing_is_closed(with_feed: Callable[[type[LiveFeed]], None]) -> None:
+    class Silent(LiveFeed):
+        name = "silent"
+
+    with_feed(Silent)
+    assert not may_read(User(pk=1, is_superuser=True), "silent")
+
+
+def test_a_rule_is_asked_with_the_topic(with_feed: Callable[[type[LiveFeed]], None]) -> None:
+    class Owned(LiveFeed):
+        name = "owned"
+
+        def has_view_permission(self, user: Any, topic: str) -> bool:
+            return topic == f"owned:{user.pk}"
+
+    with_feed(Owned)
+    assert may_read(User(pk=7), "owned:7")
+    assert not may_read(User(pk=7), "owned:8")
+    assert not may_read(User(pk=7), "owned")
+
+
+@pytest.mark.parametrize("answer", [None, 0, "", []])
+def test_anything_that_is_not_true_is_no(with_feed: Callable[[type[LiveFeed]], None], answer: object) -> None:
+    class Unclear(LiveFeed):
+        name = "unclear"
+
+        def has_view_permission(self, user: Any, topic: str) -> Any:
+            return answer
+
+    with_feed(Unclear)
+    assert may_read(AnonymousUser(), "unclear") is False
+
+
+def test_a_rule_that_fails_opens_nothing(
+    with_feed: Callable[[type[LiveFeed]], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(LiveFeed):
+        name = "broken"
+
+        def has_view_permission(self, user: Any, topic: str) -> bool:
+            raise ZeroDivisionError("oops")
+
+    with_feed(Broken)
+    assert not may_read(User(pk=1, is_superuser=True), "broken")
+    assert "Broken.has_view_permission failed" in caplog.text
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_rule_may_be_a_coroutine(
+    with_feed: Callable[[type[LiveFeed]], None], fails: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Slow(LiveFeed):
+        name = "slow"
+
+        async def has_view_permission(self, user: Any, topic: str) -> bool:
+            await asyncio.sleep(0)
+            if fails:
+                raise ZeroDivisionError("oops")
+            return True
+
+    with_feed(Slow)
+    assert may_read(AnonymousUser(), "slow") is not fails
+
+
+def test_a_topic_that_no_feed_owns_is_nobody_s() -> None:
+    assert not may_read(User(pk=1, is_superuser=True), "unowned")
+
+
+# -- signed names -----------------------------------------------------------------------------------------------------
+
+
+def test_each_name_is_decided_by_itself_in_the_order_of_asking() -> None:
+    mine = sign_topic("unowned", ANONYMOUS.key)
+    granted = grant(ANONYMOUS, ["nobody.knows", mine, "plain", "other~1~forged"])
+    assert granted.names == {"unowned": mine, "plain": "plain"}
+    assert granted.refused == ["nobody.knows", "other~1~forged"]
+
+
+def test_a_signed_name_is_good_for_its_viewer_only() -> None:
+    name = sign_topic("unowned", "user:7")
+    assert grant(Viewer(User(pk=7), "s", "a"), [name]).names
+    assert not grant(Viewer(User(pk=8), "s", "a"), [name]).names
+    assert not grant(ANONYMOUS, [name]).names
+    assert not grant(Viewer(AnonymousUser(), "user:7", "a"), [name]).names
+
+
+def test_a_session_can_t_make_itself_a_user() -> None:
+    assert Viewer(AnonymousUser(), "7", "a").key != Viewer(User(pk=7), None, "a").key
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda name: name.replace("unowned", "other"),
+        lambda name: name[:-1],
+        lambda name: name + "x",
+        lambda name: "~".join([name.split("~")[0], "zzzzzz", name.split("~")[2]]),
+        lambda name: name.split("~")[0],
+        lambda name: name.split("~")[0] + "~",
+        lambda name: name + "~" + name,
+    ],
+)
+def test_a_name_that_was_changed_is_worth_nothing(spoil: Callable[[str], str]) -> None:
+    name = sign_topic("unowned", ANONYMOUS.key)
+    assert grant(ANONYMOUS, [name]).names
+    assert not grant(ANONYMOUS, [spoil(name)]).names
+
+
+def test_a_signed_name_expires(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.LIVEFEED_SIGNATURE_SECONDS = 60.0
+    name = sign_topic("unowned", ANONYMOUS.key)
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 55)
+    assert signature_holds(name, ANONYMOUS.key)
+    monkeypatch.setattr("time.time", lambda: now + 65)
+    assert not signature_holds(name, ANONYMOUS.key)
+    assert not grant(ANONYMOUS, [name]).names
+
+
+def test_a_signature_opens_no_topic_that_a_feed_owns() -> None:
+    assert not grant(ANONYMOUS, [sign_topic(REVIEWS, ANONYMOUS.key)]).names
+
+
+def test_a_feed_s_topic_needs_no_signature_that_holds() -> None:
+    """The tag signs every name; a feed's own rule decides, today, whatever became of the signature."""
+    assert grant(ANONYMOUS, ["plain~1~forged"]).names == {"plain": "plain~1~forged"}
+
+
+# -- rights that end --------------------------------------------------------------------------------------------------
+
+
+def _log_out(user: User, session: SessionStore) -> None:
+    session.flush()
+
+
+def _expire(user: User, session: SessionStore) -> None:
+    Session.objects.update(expire_date=timezone.now() - datetime.timedelta(seconds=1))
+
+
+def _change_password(user: User, session: SessionStore) -> None:
+    user.set_password("another")
+    user.save()
+
+
+def _deactivate(user: User, session: SessionStore) -> None:
+    User.objects.filter(pk=user.pk).update(is_active=False)
+
+
+def _delete(user: User, session: SessionStore) -> None:
+    User.objects.filter(pk=user.pk).delete()
+
+
+def _lose_permission(user: User, session: SessionStore) -> None:
+    user.user_permissions.clear()
+
+
+def _leave_group(user: User, session: SessionStore) -> None:
+    user.groups.clear()
+    user.user_permissions.clear()
+
+
+def _remove_backend(user: User, session: SessionStore) -> None:
+    stored = SessionStore(session.session_key)
+    stored[BACKEND_SESSION_KEY] = "gone.Backend"
+    stored.save()
+
+
+ENDS = [
+    _log_out,
+    _expire,
+    _change_password,
+    _deactivate,
+    _delete,
+    _lose_permission,
+    _leave_group,
+    _remove_backend,
+]
+ENDS_OF_THE_USER = [_deactivate, _delete, _lose_permission]
+
+
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__.strip("_"))
+@pytest.mark.django_db
+def test_a_right_that_ended_is_noticed(end: Callable[[User, SessionStore], None]) -> None:
+    user, other = User.objects.create_user("ann"), User.objects.create_user("bob")
+    allow(user)
+    allow(other)
+    session = session_of(user)
+    streams = [(signed_in(other), {REVIEWS: REVIEWS}), (signed_in(user, session), {REVIEWS: REVIEWS})]
+    if end is not _expire:
+        assert revoked(streams) == []
+        end(user, session)
+        assert revoked(streams) == [1]
+    else:
+        end(user, session)
+        assert revoked(streams) == [0, 1]
+
+
+@pytest.mark.django_db
+def test_who_is_signed_out_loses_public_topics_too_and_comes_back_as_somebody_else() -> None:
+    user = User.objects.create_user("ann")
+    session = session_of(user)
+    streams = [(signed_in(user, session), {"plain": "plain"})]
+    assert revoked(streams) == []
+    session.flush()
+    assert revoked(streams) == [0]
+
+
+@pytest.mark.parametrize("end", ENDS_OF_THE_USER, ids=lambda end: end.__name__.strip("_"))
+@pytest.mark.django_db
+def test_a_user_that_came_by_token_loses_rights_too(end: Callable[[User, SessionStore], None]) -> None:
+    user = User.objects.create_user("ann")
+    allow(user)
+    streams = [(Viewer(user, None, "127.0.0.1"), {REVIEWS: REVIEWS})]
+    assert revoked(streams) == []
+    end(user, SessionStore())
+    assert revoked(streams) == [0]
+
+
+@pytest.mark.django_db
+def test_a_permission_of_a_group_is_lost_with_the_group() -> None:
+    user, group = User.objects.create_user("ann"), Group.objects.create(name="editors")
+    group.permissions.add(Permission.objects.get(codename="view_review"))
+    user.groups.add(group)
+    streams = [(signed_in(user), {REVIEWS: REVIEWS})]
+    assert revoked(streams) == []
+    group.permissions.clear()
+    assert revoked(streams) == [0]
+
+
+def test_a_signature_that_expired_ends_the_stream_it_opened(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    settings.LIVEFEED_SIGNATURE_SECONDS = 60.0
+    name = sign_topic("unowned", ANONYMOUS.key)
+    streams = [(ANONYMOUS, {"unowned": name}), (ANONYMOUS, {"plain": "plain"})]
+    assert revoked(streams) == []
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 65)
+    assert revoked(streams) == [0]
+
+
+def test_one_topic_that_is_lost_ends_the_whole_stream(with_feed: Callable[[type[LiveFeed]], None]) -> None:
+    class Fickle(LiveFeed):
+        name = "fickle"
+        opened = True
+
+        def has_view_permission(self, user: Any, topic: str) -> bool:
+            return Fickle.opened
+
+    with_feed(Fickle)
+    streams = [(ANONYMOUS, {"plain": "plain", "fickle": "fickle"}), (ANONYMOUS, {"plain": "plain"})]
+    assert revoked(streams) == []
+    Fickle.opened = False
+    assert revoked(streams) == [0]
+
+
+@pytest.mark.django_db
+def test_a_thousand_streams_of_one_user_ask_once(
+    with_feed: Callable[[type[LiveFeed]], None], django_assert_max_num_queries: Any
+) -> None:
+    class Counted(LiveFeed):
+        name = "counted"
+        asked = 0
+
+        def has_view_permission(self, user: Any, topic: str) -> bool:
+            Counted.asked += 1
+            return True
+
+    with_feed(Counted)
+    viewer = signed_in(User.objects.create_user("ann"))
+    with django_assert_max_num_queries(5):
+        assert revoked([(viewer, {"counted": "counted"})] * 1000) == []
+    assert Counted.asked == 1
+
+
+@pytest.mark.django_db
+def test_looking_again_never_writes_to_the_session() -> None:
+    user = User.objects.create_user("ann")
+    session = session_of(user)
+    before = Session.objects.get().expire_date
+    assert revoked([(signed_in(user, session), {"plain": "plain"})]) == []
+    assert Session.objects.get().expire_date == before
+    Session.objects.all().delete()
+    assert revoked([(signed_in(user, session), {"plain": "plain"})]) == [0]
+    assert not Session.objects.exists()
+
+
+# -- open streams -----------------------------------------------------------------------------------------------------
+
+
+async def closing(stream: EventStreamClient) -> Any:
+    """Return what a stream says at its end."""
+    while (event := await stream.next()).type != "livefeed-closing":
+        pass
+    with pytest.raises(EOFError):
+        await stream.next()
+    return event.json
+
+
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__.strip("_"))
+async def test_a_stream_is_closed_within_the_interval_after_its_right_ended(
+    roster: Roster, settings: Any, end: Callable[[User, SessionStore], None]
+) -> None:
+    settings.LIVEFEED_RECHECK_INTERVAL = 0.05
+    user = await User.objects.acreate_user("ann")
+    await sync_to_async(allow)(user)
+    async with open_stream("plain") as bystander, open_stream(REVIEWS, user=user) as stream:
+        await stream.next()
+        await bystander.next()
+        session = SessionStore((await Session.objects.aget()).session_key)
+        await sync_to_async(end)(user, session)
+        assert await closing(stream) == {"reason": "revoked"}
+        await apublish("plain", {"n": 1})
+        assert (await bystander.next()).json == {"n": 1}
+
+
+async def test_a_stream_whose_right_holds_stays_open_through_many_looks(
+    roster: Roster, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.LIVEFEED_RECHECK_INTERVAL = 0.01
+    looks, enough = [0], asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def counted(streams: Any) -> list[int]:
+        found = revoked(streams)
+        looks[0] += 1
+        if looks[0] == 5:
+            loop.call_soon_threadsafe(enough.set)
+        return found
+
+    monkeypatch.setattr("livefeed.roster.revoked", counted)
+    user = await User.objects.acreate_user("ann")
+    await sync_to_async(allow)(user)
+    async with open_stream(REVIEWS, user=user) as stream:
+        await stream.next()
+        await asyncio.wait_for(enough.wait(), 5)
+        await apublish(REVIEWS, {"n": 1})
+        assert (await stream.next()).json == {"n": 1}
+
+
+async def test_a_real_logout_closes_the_stream(roster: Roster, settings: Any) -> None:
+    settings.LIVEFEED_RECHECK_INTERVAL = 0.05
+    user = await User.objects.acreate_user("ann")
+    async with open_stream("plain", user=user) as stream:
+        await stream.next()
+        browser = Client()
+        browser.cookies["sessionid"] = (await Session.objects.aget()).session_key
+        await sync_to_async(browser.logout)()
+        assert await closing(stream) == {"reason": "revoked"}
