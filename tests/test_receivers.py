@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -820,12 +820,11 @@ def test_a_row_that_was_deleted_and_made_again_meanwhile_is_published_as_it_is_n
 
 def test_a_child_saved_against_its_deletion_leaves_no_ghost_in_any_feed() -> None:
     review = Review.objects.create(title="One", stars=1)
-    with interrupted('UPDATE "testapp_review"', lambda: None):  # a child's save is a transaction of Django's
+    review.title = "ghost"
+    with interrupted('UPDATE "testapp_review"', lambda: delete(review.pk)):
         review.save()
-    pk = review.pk
-    delete(pk)
     for topic in (ARTICLE, DETAIL, REVIEW):
-        assert types(topic)[-1] == "deleted"
+        assert types(topic) == ["created", "deleted"]
 
 
 def test_a_row_that_moves_in_autocommit_while_another_one_moves_it_on_ends_on_one_topic_only(note: Note) -> None:
@@ -858,6 +857,14 @@ def test_many_savers_in_autocommit_end_with_the_rows_truth(article: Article) -> 
         assert last(topic)[1]["title"] == truth
 
 
+def save_if_there(article: Article) -> None:
+    try:
+        article.save(update_fields=["votes"])
+    except DatabaseError as error:
+        if "did not affect any rows" not in str(error):
+            raise
+
+
 def test_many_savers_and_deleters_in_autocommit_leave_no_ghost() -> None:
     keys = [Article.objects.create(title="One").pk for _ in range(6)]
 
@@ -866,8 +873,7 @@ def test_many_savers_and_deleters_in_autocommit_leave_no_ghost() -> None:
             for votes in range(3):
                 for mine in Article.objects.filter(pk=pk):
                     mine.votes = votes
-                    with suppress(Article.NotUpdated if hasattr(Article, "NotUpdated") else DatabaseError):
-                        mine.save(update_fields=["votes"])  # refused by Django where the row is gone
+                    save_if_there(mine)
 
     def deleter() -> None:
         for pk in keys:
