@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from livefeed.cursors import NONE_YET, Position
 from livefeed.history import EMPTY, Head
-from livefeed.resuming import AHEAD, EPOCH, TRIMMED, best, lost
+from livefeed.resuming import AHEAD, EPOCH, TRIMMED, best, lost, missed
 
 HEAD = Head("epoch1", 20, 10)
 
@@ -33,6 +33,25 @@ HEAD = Head("epoch1", 20, 10)
 )
 def test_each_way_to_lose_continuity_has_its_name(position: Position, head: Head, reason: str) -> None:
     assert lost(position, head) == reason
+
+
+@pytest.mark.parametrize(
+    ("position", "first", "reason"),
+    [
+        (Position("epoch1", 15), 16, ""),
+        (Position("epoch1", 15), 17, TRIMMED),
+        (Position("epoch1", 15), None, TRIMMED),
+        (Position("epoch1", 20), None, ""),
+        (Position("epoch1", 20), 21, ""),  # numbered since the head was read
+        (Position("epoch1", 9), 11, TRIMMED),
+        (Position("epoch2", 15), 16, EPOCH),
+        (NONE_YET, 11, TRIMMED),
+    ],
+)
+def test_events_that_do_not_begin_right_behind_a_position_are_a_hole(
+    position: Position, first: int | None, reason: str
+) -> None:
+    assert missed(position, HEAD, first) == reason
 
 
 def test_of_several_claims_the_oldest_that_can_be_followed_is_taken() -> None:

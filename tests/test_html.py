@@ -1,0 +1,368 @@
+"""The widget's markup and the template tags: what is shown to whom, escaped, and from which cursor on."""
+
+from __future__ import annotations
+
+import html as html_module
+import re
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import AnonymousUser, User
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest
+from django.template import Context, RequestContext, Template
+from django.test import AsyncClient, Client, RequestFactory
+
+from livefeed import LiveFeed, html
+from livefeed.exceptions import FeedError, InvalidTopic
+from livefeed.history import acursor, cursor
+from livefeed.registry import registry
+from livefeed.roster import Roster
+from livefeed.testing import open_stream
+from livefeed.topics import plain_name, signature_holds
+from tests.testapp.models import Article, Note, Task
+
+pytest_plugins = ["tests.reading_fixtures"]
+
+ARTICLES = "testapp.article"
+#: This module as a URLconf: a site that forgot to include livefeed.urls.
+urlpatterns: list[Any] = []
+
+
+class Elements(HTMLParser):
+    """The elements of a text, in order, each with its attributes and the text right inside it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None], str]] = []
+        self._inside: list[int] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._inside.append(len(self.found))
+        self.found.append((tag, dict(attrs), ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._inside and self.found[self._inside.pop()][0] != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            tag, attributes, text = self.found[self._inside[-1]]
+            self.found[self._inside[-1]] = (tag, attributes, text + data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes, _ in self.found if name == tag]
+
+    def one(self, tag: str) -> dict[str, str | None]:
+        (attributes,) = self.all(tag)
+        return attributes
+
+    def texts(self, tag: str) -> list[str]:
+        return [text for name, _, text in self.found if name == tag]
+
+
+def request_of(user: Any = None, session_key: str | None = None) -> HttpRequest:
+    request = RequestFactory().get("/")
+    request.user = user or AnonymousUser()
+    if session_key:
+        request.session = type("Session", (dict,), {"session_key": session_key})()
+    return request
+
+
+def render(source: str, request: HttpRequest | None = None, **context: Any) -> str:
+    return Template("{% load livefeed %}" + source).render(RequestContext(request or request_of(), context))
+
+
+@pytest.fixture
+def with_feed() -> Iterator[Callable[[type[LiveFeed]], None]]:
+    """Return a function that registers a feed until the end of the test."""
+    feeds: list[type[LiveFeed]] = []
+
+    def add(cls: type[LiveFeed]) -> None:
+        feeds.append(cls)
+        registry.add(cls)
+
+    yield add
+    for cls in feeds:
+        registry.remove(cls)
+
+
+# -- what is there ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_the_widget_has_all_that_its_script_reads() -> None:
+    article = Article.objects.create(title="Hello", votes=3)
+    elements = Elements(render('{% livefeed "testapp.article" %}'))
+    feed = elements.one("live-feed")
+    assert feed["src"] == "/livefeed/"
+    assert plain_name(str(feed["topic"])) == ARTICLES
+    assert feed["cursor"] == cursor(ARTICLES)
+    assert (feed["limit"], feed["insert"]) == ("20", "prepend")
+    assert {"data-text-connecting", "data-text-live", "data-text-reconnecting", "data-text-stopped"} <= set(feed)
+    assert elements.one("p") == {"data-live-status": None, "hidden": None}
+    assert elements.one("ol") == {"data-live-list": None, "role": "feed", "aria-label": "articles"}
+    assert [item["data-key"] for item in elements.all("li")] == [str(article.pk), ""]
+    assert [span["data-field"] for span in elements.all("span")] == ["title", "votes"] * 2
+    assert elements.texts("span") == ["Hello", "3", "", ""]
+
+
+@pytest.mark.django_db
+def test_the_tag_takes_limit_insert_and_label() -> None:
+    Article.objects.bulk_create([Article(title=f"Number {n}") for n in range(9)])
+    elements = Elements(render('{% livefeed topic limit=3 insert="append" label=label %}', topic=ARTICLES, label="<A>"))
+    feed = elements.one("live-feed")
+    assert (feed["limit"], feed["insert"]) == ("3", "append")
+    assert (elements.one("ol")["role"], elements.one("ol")["aria-label"]) == ("log", "<A>")
+    assert elements.texts("span")[:6:2] == ["Number 6", "Number 7", "Number 8"]
+
+
+@pytest.mark.django_db
+def test_new_items_are_shown_first_where_new_ones_come_in_first() -> None:
+    Article.objects.bulk_create([Article(title=f"Number {n}") for n in range(25)])
+    titles = Elements(render('{% livefeed "testapp.article" %}')).texts("span")[::2]
+    assert titles == [f"Number {n}" for n in range(24, 4, -1)] + [""]
+
+
+@pytest.mark.django_db
+def test_an_appending_feed_shows_its_newest_items_with_the_newest_last() -> None:
+    Task.objects.bulk_create([Task(title=f"Number {n}") for n in range(25)])
+    request = request_of(User.objects.create_superuser("root"))
+    elements = Elements(render('{% livefeed "testapp.task" %}', request))
+    titles = [text for text in elements.texts("span") if text.startswith("Number")]
+    assert titles == [f"Number {n}" for n in range(5, 25)]
+    snapshot = Elements(html.snapshot("testapp.task"))
+    assert [text for text in snapshot.texts("span") if text.startswith("Number")] == titles
+
+
+@pytest.mark.django_db
+def test_a_snapshot_shows_its_items_as_the_widget_does() -> None:
+    Article.objects.bulk_create([Article(title=f"Number {n}") for n in range(3)])
+    widget, snapshot = render('{% livefeed "testapp.article" %}'), html.snapshot(ARTICLES)
+    items = re.findall(r"<li .*?</li>", widget, re.DOTALL)[:-1]
+    assert len(items) == 3
+    assert re.findall(r"<li .*?</li>", snapshot, re.DOTALL) == items
+
+
+@pytest.mark.django_db
+def test_values_are_escaped_wherever_they_stand() -> None:
+    evil = "\"'><script>alert(1)</script>&amp;"
+    Article.objects.create(title=evil)
+    text = render('{% livefeed "testapp.article" label=evil %}', evil=evil)
+    assert "<script" not in text
+    elements = Elements(text)
+    assert elements.texts("span")[0] == evil
+    assert elements.one("ol")["aria-label"] == evil
+    assert "<script" not in html.snapshot(ARTICLES)
+
+
+@pytest.mark.django_db
+def test_the_values_of_items_are_those_of_events(with_feed: Callable[[type[LiveFeed]], None]) -> None:
+    class Dated(LiveFeed):
+        model = Article
+        name = "dated"
+        fields = ["price", "published_on", "author__name", "url"]
+        public = True
+
+    with_feed(Dated)
+    article = Article.objects.create(price="1.50", published_on="2030-01-02")
+    elements = Elements(render('{% livefeed "dated" %}'))
+    assert elements.texts("span")[:4] == ["1.50", "2030-01-02", "", f"/articles/{article.pk}/"]
+
+
+@pytest.mark.django_db
+def test_the_blank_template_is_an_item_without_values() -> None:
+    Article.objects.create(title="Hello")
+    text = render('{% livefeed "testapp.article" %}')
+    (blank,) = re.findall(r"<template>(.*?)</template>", text, re.DOTALL)
+    (item,) = re.findall(r"<li .*?</li>", text.partition("<template>")[0], re.DOTALL)
+    assert "Hello" not in blank
+    emptied = re.sub(r'data-key="\d+"', 'data-key=""', re.sub(r">[^<>]+</span", "></span", item))
+    assert blank.strip() == emptied
+
+
+@pytest.mark.django_db
+def test_an_empty_list_has_a_template_too() -> None:
+    elements = Elements(render('{% livefeed "testapp.article" %}'))
+    assert [item["data-key"] for item in elements.all("li")] == [""]
+    assert [span["data-field"] for span in elements.all("span")] == ["title", "votes"]
+
+
+@pytest.mark.django_db
+def test_a_site_s_own_template_makes_the_items(settings: Any, tmp_path: Any) -> None:
+    own = tmp_path / "livefeed" / "testapp"
+    own.mkdir(parents=True)
+    (own / "article.html").write_text('<li data-key="{{ key }}">{{ feed.name }} {{ topic }} {{ item.title }}</li>')
+    settings.TEMPLATES = [{**settings.TEMPLATES[0], "DIRS": [tmp_path]}]
+    article = Article.objects.create(title="<Hello>")
+    text = render('{% livefeed "testapp.article" %}')
+    assert f'<li data-key="{article.pk}">{ARTICLES} {ARTICLES} &lt;Hello&gt;</li>' in text
+    assert f'<template><li data-key="">{ARTICLES} {ARTICLES} </li></template>' in text
+
+
+@pytest.mark.django_db
+def test_a_topic_with_a_key_shows_the_items_that_get_queryset_names() -> None:
+    Note.objects.create(board="open", text="here")
+    Note.objects.create(board="other", text="there")
+    text = render('{% livefeed "testapp.note:open" %}')
+    assert "here" in text
+    assert "there" not in text
+
+
+@pytest.mark.django_db
+def test_the_script_tag_loads_one_module_and_one_sheet_from_the_site_itself() -> None:
+    elements = Elements(render("{% livefeed_script %}"))
+    assert elements.one("script") == {"type": "module", "src": "/static/livefeed/livefeed.js"}
+    assert elements.one("link") == {"rel": "stylesheet", "href": "/static/livefeed/livefeed.css"}
+
+
+@pytest.mark.django_db
+def test_nothing_in_the_markup_is_against_a_strict_content_security_policy() -> None:
+    Article.objects.create(title="Hello")
+    text = render('{% livefeed_script %}{% livefeed "testapp.article" %}')
+    for _, attributes, _ in Elements(text).found:
+        assert not [name for name in attributes if name == "style" or name.startswith("on")]
+    assert re.findall(r"<script[^>]*>(.*?)</script>", text) == [""]
+
+
+# -- for whom ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_nothing_is_rendered_for_who_may_not_read() -> None:
+    assert render('{% livefeed "testapp.review" %}') == ""
+    assert render('{% livefeed "testapp.review" %}', request_of(User.objects.create_user("ann"))) == ""
+    assert "<live-feed" in render('{% livefeed "testapp.review" %}', request_of(User.objects.create_superuser("root")))
+
+
+@pytest.mark.django_db
+def test_what_is_not_rendered_is_not_read_either(django_assert_num_queries: Any) -> None:
+    with django_assert_num_queries(0):
+        assert render('{% livefeed "testapp.review" %}') == ""
+
+
+@pytest.mark.django_db
+def test_the_name_in_the_page_is_signed_for_its_viewer_and_expires(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = User.objects.create_user("ann")
+    name = str(Elements(render('{% livefeed "testapp.article" %}', request_of(ann))).one("live-feed")["topic"])
+    assert signature_holds(name, f"user:{ann.pk}")
+    assert not signature_holds(name, f"user:{ann.pk + 1}")
+    assert not signature_holds(name, "anonymous")
+    name = str(Elements(render('{% livefeed "testapp.article" %}', request_of(None, "s1"))).one("live-feed")["topic"])
+    assert signature_holds(name, "session:s1")
+    assert not signature_holds(name, "session:s2")
+
+
+@pytest.mark.django_db
+def test_the_cursor_tag_tells_nothing_about_topics_that_the_viewer_may_not_read() -> None:
+    assert render('{% livefeed_cursor "testapp.review" %}') == ""
+    assert render('{% livefeed_cursor "testapp.review" "plain" %}') == cursor("plain")
+    root = request_of(User.objects.create_superuser("root"))
+    assert render('{% livefeed_cursor "testapp.review" "plain" %}', root) == cursor("testapp.review", "plain")
+
+
+# -- mistakes of the site ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "words"),
+    [
+        ('{% livefeed "nobody.knows" %}', FeedError, "nobody.knows"),
+        ('{% livefeed "a b" %}', InvalidTopic, "a b"),
+        ('{% livefeed "" %}', InvalidTopic, "topic"),
+        ('{% livefeed "testapp.article~1~x" %}', InvalidTopic, "signed"),
+        ('{% livefeed "plain" %}', FeedError, "get_queryset"),
+        ('{% livefeed "testapp.article:7" %}', FeedError, "get_queryset"),
+        ('{% livefeed "testapp.article" insert="above" %}', FeedError, "above"),
+        ('{% livefeed_cursor "a b" %}', InvalidTopic, "a b"),
+    ],
+)
+@pytest.mark.django_db
+def test_a_mistake_in_a_template_says_what_to_write(source: str, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=re.escape(words)):
+        render(source)
+
+
+def test_a_template_without_a_request_says_how_to_render_it() -> None:
+    with pytest.raises(ImproperlyConfigured, match="request"):
+        Template('{% load livefeed %}{% livefeed "testapp.article" %}').render(Context())
+
+
+@pytest.mark.urls("tests.test_html")
+@pytest.mark.django_db
+def test_a_site_without_the_urls_is_told() -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"livefeed\.urls"):
+        render('{% livefeed "testapp.article" %}')
+
+
+# -- the cursor is older than the items -------------------------------------------------------------------------------
+
+
+async def test_what_is_written_while_a_page_is_made_is_replayed(
+    roster: Roster, async_client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An article is saved between the cursor and the items: the page shows it, and the stream brings it again."""
+    taken = html.cursor
+
+    def cursor_and_then_a_writer(*topics: str) -> str:
+        found = taken(*topics)
+        Article.objects.create(title="In between")
+        return found
+
+    monkeypatch.setattr(html, "cursor", cursor_and_then_a_writer)
+    page = (await async_client.get("/page/", {"topic": ARTICLES})).text
+    assert "In between" in page
+    feed = Elements(page).one("live-feed")
+    async with open_stream(str(feed["topic"]), cursor=str(feed["cursor"])) as stream:
+        opening, event = await stream.take(2)
+    assert opening.json["resumed"] is True
+    assert (event.type, event.json["title"]) == ("created", "In between")
+
+
+async def test_what_is_written_after_the_items_were_read_is_replayed(roster: Roster, async_client: AsyncClient) -> None:
+    page = (await async_client.get("/page/", {"topic": ARTICLES})).text
+    await Article.objects.acreate(title="Later")
+    feed = Elements(page).one("live-feed")
+    async with open_stream(str(feed["topic"]), cursor=str(feed["cursor"])) as stream:
+        _, event = await stream.take(2)
+    assert (event.type, event.json["title"]) == ("created", "Later")
+
+
+async def test_a_snapshot_s_cursor_is_older_than_its_items(
+    roster: Roster, async_client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = html.cursor
+
+    def cursor_and_then_a_writer(*topics: str) -> str:
+        found = taken(*topics)
+        Article.objects.create(title="In between")
+        return found
+
+    before = await acursor(ARTICLES)
+    monkeypatch.setattr(html, "cursor", cursor_and_then_a_writer)
+    response = await async_client.get("/livefeed/", {"topic": ARTICLES}, headers={"accept": "text/html"})
+    assert Elements(response.text).one("div")["data-cursor"] == before
+    assert "In between" in response.text
+
+
+async def test_a_page_s_signed_name_opens_its_stream(roster: Roster) -> None:
+    user = await User.objects.acreate_superuser("root")
+    client = AsyncClient()
+    await client.aforce_login(user)
+    page = (await client.get("/page/", {"topic": "testapp.review"})).text
+    name = str(Elements(page).one("live-feed")["topic"])
+    async with open_stream(name, user=user) as stream:
+        assert (await stream.next()).json["topics"] == ["testapp.review"]
+    async with open_stream(name) as stream:
+        assert stream.status == 404
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_page_reads_without_javascript(client: Client) -> None:
+    Article.objects.create(title="Hello")
+    assert "Hello" in html_module.unescape(client.get("/page/", {"topic": ARTICLES}).text)
