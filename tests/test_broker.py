@@ -434,8 +434,8 @@ def test_a_layer_that_can_t_even_be_made_fails_no_writer(backend: str, settings:
     assert [event.data for event in stored("build")] == [1, 2]
 
 
-async def test_while_the_layer_is_slow_no_more_than_the_limit_waits(
-    settings: Any, monkeypatch: pytest.MonkeyPatch
+async def test_while_the_layer_is_slow_no_more_than_the_limit_waits_and_what_is_dropped_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     released = asyncio.Event()
     messages: list[Any] = []
@@ -447,16 +447,40 @@ async def test_while_the_layer_is_slow_no_more_than_the_limit_waits(
 
     monkeypatch.setattr(broker, "channel_layer", Slow)
     monkeypatch.setattr(broker, "OUTBOX_LIMIT", 10)
-    outbox = broker.Outbox(asyncio.get_running_loop())
-    for number in range(100):
-        outbox.put(stretch(f"build:{number}", number))
     loop = asyncio.get_running_loop()
-    scheduled = loop.create_future()
-    loop.call_soon(scheduled.set_result, None)
-    await scheduled
+    outbox = broker.Outbox(loop)
+    with caplog.at_level(logging.WARNING, "livefeed"):
+        for number in range(100):
+            outbox.put(stretch(f"build:{number}", number))
+        scheduled = loop.create_future()
+        loop.call_soon(scheduled.set_result, None)
+        await scheduled
     released.set()
     await asyncio.wait_for(outbox.flushed(), LIMIT)
     assert 10 <= len(messages) <= 20
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+async def test_a_layer_that_hangs_is_given_up_and_said_once_and_what_follows_is_sent(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken: list[Any] = []
+
+    class Hangs:
+        async def group_send(self, group: str, message: Any) -> None:
+            taken.append(group)
+            if len(taken) <= 2:
+                await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(broker, "channel_layer", Hangs)
+    monkeypatch.setattr(broker, "SEND_SECONDS", 0.01)
+    outbox = broker.Outbox(asyncio.get_running_loop())
+    with caplog.at_level(logging.WARNING, "livefeed"):
+        for number in range(4):
+            outbox._put(stretch(f"build:{number}", number))
+        await asyncio.wait_for(outbox.flushed(), LIMIT)
+    assert len(taken) == 4
+    assert len(caplog.records) == 1
 
 
 def test_sending_waits_for_nothing(background: Any, monkeypatch: pytest.MonkeyPatch) -> None:

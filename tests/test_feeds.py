@@ -236,6 +236,21 @@ def test_a_row_that_is_deleted_leaves_the_topics_of_its_relations(feed: Callable
     assert [event.type for event in stored("spare:a")] == ["created", "deleted"]
 
 
+def test_friends_of_each_other_are_both_updated(feed: Callable[..., type[LiveFeed]]) -> None:
+    feed(model=Author, fields=["friends"])
+    ada, grace, alan = (Author.objects.create(name=name) for name in ("Ada", "Grace", "Alan"))
+
+    def friends() -> dict[int, list[int]]:
+        return {data["pk"]: data["friends"] for _, data in told("spare")}
+
+    ada.friends.add(grace, alan)
+    assert friends() == {ada.pk: [grace.pk, alan.pk], grace.pk: [ada.pk], alan.pk: [ada.pk]}
+    grace.friends.remove(ada)
+    assert friends() == {ada.pk: [alan.pk], grace.pk: [], alan.pk: [ada.pk]}
+    ada.friends.clear()
+    assert friends() == {ada.pk: [], grace.pk: [], alan.pk: []}
+
+
 # -- fields ---------------------------------------------------------------------------------------------------------
 
 
@@ -323,9 +338,12 @@ def test_a_feed_without_a_model_is_closed_unless_it_is_public() -> None:
     assert PlainFeed().has_view_permission(AnonymousUser(), "plain")
 
 
-def test_a_widget_begins_with_the_newest_or_in_the_model_s_order() -> None:
+def test_a_widget_s_items_come_in_the_order_in_which_it_inserts_new_ones() -> None:
     first, second = (Article.objects.create(title=title) for title in ("One", "Two"))
     assert list(ArticleFeed().get_queryset("testapp.article")) == [second, first]
+    tasks = [Task.objects.create(title=title) for title in ("One", "Two")]
+    assert TaskFeed.insert == "append"
+    assert list(TaskFeed().get_queryset("testapp.task")) == tasks
     assert NoteFeed().get_queryset("testapp.note:a").model is Note
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import connections, transaction
+from django.db import connections, models, transaction
 from django.db.models.signals import post_delete, post_save
 
 from livefeed import LiveModel
@@ -131,6 +131,16 @@ def test_the_transaction_is_on_the_database_that_is_written() -> None:
     assert Thing().delete("other") == (1, False)
     assert Thing().save() == "saved"
     assert used == ["other", "other", "other", "default"]
+
+
+def test_behind_models_model_it_is_refused_because_it_would_do_nothing() -> None:
+    def declare(*bases: type) -> type:
+        meta = type("Meta", (), {"app_label": "testapp", "abstract": True})
+        return type("Spare", bases, {"__module__": __name__, "Meta": meta})
+
+    with pytest.raises(TypeError, match=r"Spare: LiveModel does nothing behind models\.Model\. Put it first"):
+        declare(models.Model, LiveModel)
+    assert issubclass(declare(declare(LiveModel, models.Model)), LiveModel)
 
 
 def test_by_default_the_database_is_the_one_that_the_routers_name() -> None:

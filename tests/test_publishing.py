@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -9,6 +11,9 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, IntegrityError, OperationalError, connection, connections, transaction
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 import livefeed
 from livefeed import Event, apublish, event_published, live_event, publish
@@ -20,7 +25,7 @@ from livefeed.models import StoredEvent
 from livefeed.testing import capture_events
 
 from .processes import run
-from .testapp.models import Article, Author
+from .testapp.models import Article, Author, Task
 from .writing import Doomed, database_url, in_thread, look, rolled_back, statements, stored, told
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -253,9 +258,35 @@ def test_a_thousand_saves_each_in_a_savepoint_of_its_own_are_one_drain(drains: l
     with transaction.atomic():
         for number in range(1000):
             with transaction.atomic():
-                publish("build", number)
-    assert drains == [["build"]]
-    assert len(stored("build")) == 1000
+                Task(title=str(number)).save()
+    assert drains == [["testapp.task"]]
+    assert [event.data["title"] for event in stored("testapp.task")] == [str(number) for number in range(1000)]
+
+
+#: What happens in a transaction: None publishes; a block is a savepoint, rolled back or kept, with what happens in it.
+steps = st.recursive(st.none(), lambda inner: st.tuples(st.booleans(), st.lists(inner, max_size=4)), max_leaves=12)
+
+
+@pytest.mark.usefixtures("any_history")
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@given(blocks=st.lists(st.tuples(st.booleans(), st.lists(steps, max_size=5)), min_size=1, max_size=3))
+def test_whatever_is_nested_in_whatever_just_what_was_kept_is_published_in_order(blocks: list[Any]) -> None:
+    serial = itertools.count()
+    topic = f"build:{uuid.uuid4().hex}"
+
+    def play(step: Any) -> list[int]:
+        """Do a step; return what it should have published."""
+        if step is None:
+            number = next(serial)
+            publish(topic, number)
+            return [number]
+        rolls_back, inner = step
+        with rolled_back() if rolls_back else transaction.atomic():
+            kept = [number for one in inner for number in play(one)]
+        return [] if rolls_back else kept
+
+    expected = [number for block in blocks for number in play(block)]
+    assert [event.data for event in stored(topic)] == expected
 
 
 @pytest.mark.usefixtures("any_history")
