@@ -33,6 +33,8 @@ logger = logging.getLogger("livefeed.broker")
 MESSAGE_EVENTS = 100
 #: Stretches that wait in an outbox; beyond that the layer is away, and readers are served from the history.
 OUTBOX_LIMIT = 10_000
+#: Seconds that one message may take: a layer that hangs is away.
+SEND_SECONDS = 5.0
 #: Seconds that a process which ends (a command, a worker) gives its last messages.
 LAST_WORDS = 2.0
 
@@ -70,7 +72,8 @@ class Outbox:
 
     def _put(self, stretch: Stretch) -> None:
         if len(self._waiting) >= OUTBOX_LIMIT:
-            return  # _send has said that the layer is away
+            self._complain("the outbox is full")
+            return
         self._waiting.append(stretch)
         if self._sending is None or self._sending.done():
             self._sending = self._loop.create_task(self._send_all())
@@ -85,13 +88,18 @@ class Outbox:
     async def _send(self, stretch: Stretch) -> None:
         try:
             message = {"type": "livefeed.events", "body": pack(stretch)}
-            await channel_layer().group_send(group_name(stretch.topic), message)
+            async with asyncio.timeout(SEND_SECONDS):
+                await channel_layer().group_send(group_name(stretch.topic), message)
         except Exception as error:
-            if not self._failing:
-                logger.warning("The channel layer is away (%s); readers are served from the history.", error)
-            self._failing = True
+            self._complain(repr(error))
         else:
             self._failing = False
+
+    def _complain(self, why: str) -> None:
+        """Log that the layer is away, once until it works again."""
+        if not self._failing:
+            logger.warning("The channel layer is away (%s); readers are served from the history.", why)
+        self._failing = True
 
     async def flushed(self) -> None:
         """Wait until nothing waits any more."""

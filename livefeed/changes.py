@@ -49,9 +49,7 @@ class Changes:
         """Read rows again, with what the feed's paths need; ``lock`` holds them until the transaction ends."""
         rows = self.model._base_manager.using(using).filter(**key)
         if lock:
-            # Not the related rows, and not against inserts that refer to this row: those would wait, and deadlock.
-            no_key = connections[using].features.has_select_for_no_key_update
-            list(rows.order_by("pk").select_for_update(no_key=no_key).values_list("pk"))
+            _lock(rows, connections[using].features)
         return list(rows.select_related(*relations(self.feed.field_names)))
 
     def saved(self, row: models.Model, *, created: bool, before: Sequence[str] | None) -> list[Event]:
@@ -73,3 +71,15 @@ class Changes:
     def deleted(self, pk: Any, topics: Iterable[str]) -> list[Event]:
         """Return the events of a row that is gone from these topics."""
         return [Event(topic, "deleted", encode({"pk": pk})) for topic in topics]
+
+
+def _lock(rows: models.QuerySet[models.Model], features: Any) -> None:
+    """Lock rows by a statement of its own, which is the first of its transaction where we began that."""
+    if features.has_select_for_update:
+        # Not the related rows, and not against inserts that refer to these: those would wait for us, and we for them.
+        no_key = features.has_select_for_no_key_update
+        list(rows.order_by("pk").select_for_update(no_key=no_key).values_list("pk"))
+    else:
+        # SQLite locks the database by the first write, and a transaction that read before may find it too late for one.
+        key = rows.model._meta.pk.name
+        rows.update(**{key: models.F(key)})

@@ -49,7 +49,9 @@ class LiveFeed:
     def get_topics(self, instance: Any) -> list[str]:
         """Return the topics that a change of this instance belongs to: ``name`` and ``name:<key>``, or none.
 
-        Where a save changes them, the topics left get ``deleted`` and those entered get ``created``.
+        Where a save changes them, the topics left get ``deleted`` and those entered get ``created``. For that the row
+        is read before the change: exactly in a transaction; in autocommit two writers who move the same row at once
+        may leave it on a topic that only one of them saw (:class:`~livefeed.LiveModel` prevents that).
         """
         return [self.name]
 
@@ -70,9 +72,10 @@ class LiveFeed:
         return user.has_perm(f"{options.app_label}.view_{options.model_name}")
 
     def get_queryset(self, topic: str) -> models.QuerySet[Any]:
-        """Return the items that a widget on this topic begins with, in its order.
+        """Return the items of a topic, in the order of the page. The widget shows ``limit`` of them, those nearest to
+        where new ones come in: the first for a feed that prepends, the last for one that appends.
 
-        By default all of the model, by its Meta.ordering, else newest first. A topic ``name:<key>`` has no default.
+        By default all of the model, by its Meta.ordering, else by key. A topic ``name:<key>`` has no default.
         """
         if self.model is None or topic != self.name:
             raise FeedError(
@@ -80,7 +83,7 @@ class LiveFeed:
                 "Override get_queryset(topic)."
             )
         items = self.model._default_manager.all()
-        return items if items.ordered else items.order_by("-pk")
+        return items if items.ordered else items.order_by("-pk" if self.insert == "prepend" else "pk")
 
     # -- what the rest of livefeed asks ---------------------------------------------------------------------------
 

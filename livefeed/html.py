@@ -25,10 +25,10 @@ from .history import cursor
 from .registry import registry
 from .topics import is_signed, sign_topic, validate_topic
 
+INSERT = ("prepend", "append")
 
-def live_feed(
-    request: HttpRequest, topic: str, *, limit: int | None = None, insert: str = "", label: str = ""
-) -> SafeString:
+
+def live_feed(request: HttpRequest, topic: str, *, limit: int = 0, insert: str = "", label: str = "") -> SafeString:
     """Return a ``<live-feed>`` with the topic's current items inside, or nothing for a viewer who may not read it.
 
     Raises :exc:`InvalidTopic` for a malformed name, :exc:`FeedError` for a topic that no feed owns or a feed that
@@ -39,7 +39,7 @@ def live_feed(
     if not may_read(viewer.user, topic):
         return SafeString()
     insert = insert or feed.insert
-    if insert not in {"prepend", "append"}:
+    if insert not in INSERT:
         raise FeedError(f'insert is {insert!r}. Use "prepend" or "append".')
     context = {
         "src": stream_url(),
@@ -49,18 +49,18 @@ def live_feed(
         "insert": insert,
         "label": label or _label(feed),
     }
-    items = item_data(feed, topic, limit or feed.limit)
+    items = item_data(feed, topic, limit or feed.limit, insert)
     context["items"] = render_items(feed, topic, items)
     context["blank"] = render_item(feed, topic, dict.fromkeys(items[0] if items else ["pk", *feed.field_names], ""))
     return render_to_string("livefeed/feed.html", context)
 
 
-def snapshot(topic: str, limit: int | None = None) -> SafeString:
+def snapshot(topic: str, limit: int = 0, insert: str = "") -> SafeString:
     """Return the items of a topic and their cursor: what the widget shows after a reset."""
     feed = owner(topic)
     taken = cursor(topic)
-    items = render_items(feed, topic, item_data(feed, topic, limit or feed.limit))
-    return render_to_string("livefeed/snapshot.html", {"cursor": taken, "items": items})
+    items = item_data(feed, topic, limit or feed.limit, insert or feed.insert)
+    return render_to_string("livefeed/snapshot.html", {"cursor": taken, "items": render_items(feed, topic, items)})
 
 
 def owner(topic: str) -> LiveFeed:
@@ -73,9 +73,12 @@ def owner(topic: str) -> LiveFeed:
     return feed
 
 
-def item_data(feed: LiveFeed, topic: str, limit: int) -> list[dict[str, Any]]:
-    """Return the data of a topic's items, in the order in which the page shows them."""
-    return [feed.data_of(item) for item in feed.get_queryset(topic)[:limit]]
+def item_data(feed: LiveFeed, topic: str, limit: int, insert: str) -> list[dict[str, Any]]:
+    """Return the data of a topic's items in the order of the page: those nearest to where new ones come in."""
+    items = feed.get_queryset(topic)
+    nearest = (items if feed.insert == "prepend" else items.reverse())[:limit]
+    data = [feed.data_of(item) for item in nearest]
+    return data if insert == "prepend" else data[::-1]
 
 
 def render_items(feed: LiveFeed, topic: str, items: Iterable[dict[str, Any]]) -> SafeString:

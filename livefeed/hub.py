@@ -263,9 +263,13 @@ class Hub:
 
     async def _tidy(self) -> None:
         """Close the tails that nobody came back to."""
-        now = asyncio.get_running_loop().time()
-        for topic in [topic for topic, since in self._idle.items() if now - since > LINGER]:
-            await self._close_tail(topic)
+        for topic in list(self._idle):
+            if self._lingered(topic):
+                await self._close_tail(topic)
+
+    def _lingered(self, topic: str) -> bool:
+        since = self._idle.get(topic)  # None: somebody came while another tail was closed
+        return since is not None and asyncio.get_running_loop().time() - since > LINGER
 
     async def _close_tail(self, topic: str) -> None:
         tail = self.tails.pop(topic)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db import router, transaction
+from django.db import models, router, transaction
 
 
 class LiveModel:
@@ -13,6 +13,12 @@ class LiveModel:
     In autocommit Django commits a row before livefeed hears of it, and a process that dies in between loses the event.
     With this mixin the row and its event commit together, as they do under ``ATOMIC_REQUESTS`` or in ``atomic()``.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        bases = cls.__mro__
+        if models.Model in bases and bases.index(LiveModel) > bases.index(models.Model):
+            raise TypeError(f"{cls.__name__}: LiveModel does nothing behind models.Model. Put it first.")
 
     def save(self, *args: Any, **kwargs: Any) -> Any:
         """Save in a transaction."""

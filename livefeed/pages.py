@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from .cursors import Cursor, Position, entry, join
 from .events import Event
-from .history import EMPTY, Head, get_history, position_of
-from .resuming import best, lost
+from .history import EMPTY, get_history, position_of
+from .resuming import best, missed
 
 #: Events on one page.
 LIMIT = 200
@@ -26,17 +26,20 @@ def history_page(topics: Sequence[str], cursor: Cursor | None) -> dict[str, Any]
     sources: list[Iterator[_Placed]] = []
     resets: list[dict[str, str]] = []
     unread = False
-    for topic, head in _heads(topics):
-        claims = cursor.positions(topic) if cursor else []
-        position = best(claims, head) if claims else position_of(head)
-        if reason := lost(position, head):
-            resets.append({"topic": topic, "reason": reason})
-            position = position_of(head)
-        positions[topic] = position
-        page = get_history().read(topic, position.seq, LIMIT) if position.seq < head.seq else None
-        if page is not None:
-            sources.append(_placed(page.head.epoch, page.events))
-            unread |= len(page.events) == LIMIT
+    heads = get_history().heads(topics)
+    for topic in topics:
+        head = heads.get(topic, EMPTY)
+        positions[topic] = position_of(head)
+        if claims := cursor.positions(topic) if cursor else []:
+            position = best(claims, head)
+            page = get_history().read(topic, position.seq, LIMIT)
+            if reason := missed(position, page.head, (page.events[0].seq if page.events else None)):
+                resets.append({"topic": topic, "reason": reason})
+                positions[topic] = position_of(page.head)
+            else:
+                positions[topic] = position
+                sources.append(_placed(page.head.epoch, page.events))
+                unread |= len(page.events) == LIMIT
     events: list[dict[str, Any]] = []
     for epoch, event in merge(*sources, key=lambda placed: placed.event.created_at):
         if len(events) == LIMIT:
@@ -46,11 +49,6 @@ def history_page(topics: Sequence[str], cursor: Cursor | None) -> dict[str, Any]
         events.append(event.as_json())
     next_cursor = join(entry(topic, position) for topic, position in positions.items())
     return {"topics": list(topics), "events": events, "cursor": next_cursor, "more": unread, "resets": resets}
-
-
-def _heads(topics: Sequence[str]) -> Iterator[tuple[str, Head]]:
-    heads = get_history().heads(topics)
-    return ((topic, heads.get(topic, EMPTY)) for topic in topics)
 
 
 def _placed(epoch: str, events: Iterable[Event]) -> Iterator[_Placed]:

@@ -72,6 +72,18 @@ def emit(events: Sequence[Event], *, using: str, store: bool = True) -> None:
         announce(history.append(events))
 
 
+def append(events: Sequence[Event]) -> None:
+    """Write, number and announce events of changes that are committed elsewhere than in the history's database.
+
+    Should that be in a transaction of its own at the moment, they are part of it: nothing is told before it commits.
+    """
+    history = get_history()
+    if history.alias is None:
+        announce(history.append(events))
+    else:
+        emit(events, using=history.alias)
+
+
 class Debt:
     """What is owed after the commit. It goes with its savepoint: on a rollback nobody holds it any more."""
 
@@ -140,5 +152,5 @@ def _settle(debts: Sequence[Debt]) -> None:
     if topics := set[str]().union(*(debt.topics for debt in debts)):
         announce(history.number(topics))
     if events := [event for debt in debts for event in debt.events]:
-        announce(history.append(events))
+        append(events)
     announce(Stretch(event.topic, "", (event,)) for debt in debts for event in debt.fleeting)

@@ -20,7 +20,7 @@ from .changes import Changes
 from .events import Stretch
 from .feeds import LiveFeed
 from .history import get_history
-from .publishing import emit, publish
+from .publishing import append, emit, publish
 from .signals import live_event
 from .transactions import short_transaction
 
@@ -40,7 +40,8 @@ class Receivers:
         self._feed = feed
         self._model = model
         self._changes = Changes(feed, model)
-        self._note = f"_livefeed_topics_{feed.name}"
+        self._before = f"_livefeed_{feed.name}_before"
+        self._raw = "_livefeed_raw"
 
     def connect(self) -> None:
         """Connect to every model that writes the feed's rows: the model, its proxies, parents and children."""
@@ -73,7 +74,9 @@ class Receivers:
 
     def before_save(self, *, instance: models.Model, raw: bool, using: str, **kwargs: Any) -> None:
         if self._changes.moves and not raw and instance.pk is not None:
-            self._remember_topics(instance, using)
+            topics = self._topics_of_row(instance, using)
+            if topics is not None:
+                instance.__dict__[self._before] = topics
 
     def after_save(
         self,
@@ -86,8 +89,10 @@ class Receivers:
         **kwargs: Any,
     ) -> None:
         if raw:
+            instance.__dict__[self._raw] = True  # the fixture goes on with the many-to-many fields
             return
-        before = instance.__dict__.pop(self._note, [] if self._changes.moves else None)
+        instance.__dict__.pop(self._raw, None)
+        before = instance.__dict__.pop(self._before, [] if self._changes.moves else None)
         if not connections[using].in_atomic_block and connections[using].get_autocommit():
             announce(self._save_in_autocommit(instance, created, before, using))
             return
@@ -102,33 +107,40 @@ class Receivers:
         history = get_history()
 
         def read_and_append() -> list[Stretch]:
-            if history.alias == using:
-                history.begin_write()
             row = self._changes.read(self._changes.key_of(instance), using, lock=True)
             if row is None:
                 return []  # deleted meanwhile, and that is published by whoever did it
-            return history.append(self._changes.saved(row, created=created, before=before))
+            events = self._changes.saved(row, created=created, before=before)
+            if history.alias in {using, None}:
+                return history.append(events)
+            append(events)
+            return []
 
         return short_transaction(using, read_and_append)
 
-    # -- delete ---------------------------------------------------------------------------------------------------
-
-    def before_delete(self, *, instance: models.Model, using: str, **kwargs: Any) -> None:
-        if self._changes.moves:
-            self._remember_topics(instance, using)
-
-    def after_delete(self, *, instance: models.Model, using: str, **kwargs: Any) -> None:
-        topics = instance.__dict__.pop(self._note, None)
-        if topics is None:
-            topics = self._feed.topics_of(instance)
-        emit(self._changes.deleted(instance.pk, topics), using=using)
-
-    def _remember_topics(self, instance: models.Model, using: str) -> None:
-        """Note which topics the row belongs to before it is changed; in a transaction, under its lock."""
+    def _topics_of_row(self, instance: models.Model, using: str) -> list[str] | None:
+        """Return which topics the row belongs to before it is changed: in a transaction, under its lock."""
         in_transaction = connections[using].in_atomic_block
         row = self._changes.read(self._changes.key_of(instance), using, lock=in_transaction)
-        if row is not None:
-            instance.__dict__[self._note] = self._feed.topics_of(row)
+        return None if row is None else self._feed.topics_of(row)
+
+    # -- delete ---------------------------------------------------------------------------------------------------
+
+    def before_delete(self, *, instance: models.Model, using: str, origin: Any = None, **kwargs: Any) -> None:
+        topics = self._topics_of_row(instance, using) if self._changes.moves else None
+        notes = self._deletions(instance, origin)
+        notes[instance.pk] = self._feed.topics_of(instance) if topics is None else topics
+
+    def after_delete(self, *, instance: models.Model, using: str, origin: Any = None, **kwargs: Any) -> None:
+        # Django may collect one row twice, as a proxy and as its parent: the first signal takes the note, and speaks.
+        topics = self._deletions(instance, origin).pop(instance.pk, ())
+        emit(self._changes.deleted(instance.pk, topics), using=using)
+
+    def _deletions(self, instance: models.Model, origin: Any) -> dict[Any, list[str]]:
+        """Return the notes of one deletion, by key; its ``origin`` (an instance, a queryset) is what it has in common."""
+        holder = instance if origin is None else origin
+        notes: dict[Any, list[str]] = holder.__dict__.setdefault(f"{self._before}_deletion", {})
+        return notes
 
     # -- many-to-many ---------------------------------------------------------------------------------------------
 
@@ -143,7 +155,9 @@ class Receivers:
         using: str,
         **kwargs: Any,
     ) -> None:
-        note = f"{self._note}_m2m"
+        if self._raw in instance.__dict__:
+            return
+        note = f"{self._before}_m2m"
         if action.startswith("pre_"):
             # Lock before the rows of the relation are written: their foreign keys would share-lock the parent.
             keys = self._touched(sender, instance, reverse, pk_set, using)
@@ -161,13 +175,16 @@ class Receivers:
         """Return the keys of the feed's rows that a change of the relation touches."""
         if pk_set is not None and not pk_set:
             return []
-        if not reverse:
-            return list(self._changes.key_of(instance).values())
-        if pk_set is not None:
-            return sorted(pk_set)
         field = next(field for field in self._model._meta.many_to_many if field.remote_field.through is through)
+        own = [] if reverse else list(self._changes.key_of(instance).values())
+        if not reverse and not field.remote_field.symmetrical:
+            return own
+        return own + list(pk_set or self._related(field, instance, using))
+
+    def _related(self, field: Any, instance: models.Model, using: str) -> list[Any]:
+        """Return the keys of the feed's rows that refer to an instance by a many-to-many field."""
         rows = self._model._base_manager.using(using).filter(**{field.name: instance.pk})
-        return list(rows.order_by("pk").values_list("pk", flat=True))
+        return list(rows.values_list("pk", flat=True))
 
 
 def _same_table(model: type[models.Model]) -> list[type[models.Model]]:

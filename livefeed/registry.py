@@ -42,7 +42,10 @@ class Registry:
 
     def remove(self, cls: type[LiveFeed]) -> None:
         """Forget a feed, and disconnect it from its model's signals."""
-        self._feeds.pop(cls.name, None)
+        self.clashes = [feed for feed in self.clashes if type(feed) is not cls]
+        if type(self._feeds.get(cls.name)) is not cls:
+            return
+        del self._feeds[cls.name]
         if receivers := self._receivers.pop(cls.name, None):
             receivers.disconnect()
 

@@ -29,6 +29,12 @@ def lost(position: Position, head: Head) -> str:
     return TRIMMED if position.seq < head.floor else ""
 
 
+def missed(position: Position, head: Head, first: int | None) -> str:
+    """Return why a reader can't go on with the events that were found, of which ``first`` is the first number."""
+    hole = head.seq > position.seq and first != position.seq + 1
+    return lost(position, head) or (TRIMMED if hole else "")
+
+
 def best(claims: Sequence[Position], head: Head) -> Position:
     """Return which of several positions that a cursor claims on one topic to go on from: the one that loses nothing."""
     usable = [claim for claim in claims if not lost(claim, head)]

@@ -9,6 +9,7 @@ whole Daphne process. On its first step it gives back the request's thread and d
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import random
@@ -25,7 +26,7 @@ from .conf import settings
 from .cursors import Cursor, Position
 from .history import Head, position_of
 from .hub import Hub
-from .resuming import GARBAGE, TRIMMED, best, lost
+from .resuming import GARBAGE, best, lost, missed
 from .tail import PAGE_BYTES, Frame, Subscription, Tail
 
 logger = logging.getLogger("livefeed.streams")
@@ -84,6 +85,7 @@ class EventStream:
             self._end()
             raise StopAsyncIteration
         self.written_at = self._loop.time()
+        self._keep_alive_due = False
         return chunk
 
     async def _next(self) -> bytes:
@@ -100,7 +102,6 @@ class EventStream:
                 if not self._subscription.behind():
                     continue  # events may have come while the history was read
             if self._keep_alive_due:
-                self._keep_alive_due = False
                 return sse.KEEP_ALIVE
             await self._subscription.wait()
         self._ended = True
@@ -119,10 +120,7 @@ class EventStream:
             if position.epoch != tail.epoch:
                 await self._hub.repair(tail)
             head, frames = await self._hub.page(tail.topic, position.seq)
-            reason = lost(position, head)
-            if not reason and head.seq > position.seq and not (frames and frames[0].seq == position.seq + 1):
-                reason = TRIMMED  # a hole
-            if reason:
+            if reason := missed(position, head, frames[0].seq if frames else None):
                 self._subscription.move(index, position_of(head))
                 resets.append(reset_block(self._subscription, tail, reason))
             elif frames:
@@ -148,7 +146,8 @@ class EventStream:
     def close(self) -> None:
         """End the stream from another thread; Django's ``response.close()`` runs in one."""
         if not self._ended:
-            self._loop.call_soon_threadsafe(self._end)
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and everything with it
+                self._loop.call_soon_threadsafe(self._end)
 
     def _end(self) -> None:
         self._ended = True

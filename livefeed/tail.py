@@ -63,7 +63,7 @@ class Budget:
         """Count a new frame, and make room for it."""
         self.used += frame.cost
         self.tails.add(tail)
-        if self.used > self.limit:
+        while self.used > self.limit and self.tails:
             for holder in list(self.tails):
                 holder.forget_older_half()
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from codecs import getincrementaldecoder
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple
@@ -45,6 +47,8 @@ def capture_events(topic: str | None = None) -> Iterator[list[Event]]:
         event_published.disconnect(note)
 
 
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_DIGITS = re.compile(r"[0-9]+")
 # asgiref's class has no annotations.
 ApplicationCommunicator: Any = _Communicator
 
@@ -73,38 +77,33 @@ class EventStreamParser:
         self.retry: int | None = None
         self.comments = 0
         self.last_event_id = last_event_id
-        self._bytes = b""
+        self._id = last_event_id
+        self._decoder = getincrementaldecoder("utf-8-sig")("replace")
+        self._line = ""
+        self._after_cr = False
         self._type = ""
         self._topic = ""
         self._data: list[str] = []
-        self._began = False
 
     def push(self, portion: bytes) -> list[ServerSentEvent]:
         """Take the next bytes; return the events that they complete."""
-        self._bytes += portion
-        if not self._began and len(self._bytes) >= 3:
-            self._began = True
-            self._bytes = self._bytes.removeprefix(b"\xef\xbb\xbf")
-        found = []
-        while (line := self._line()) is not None:
-            if line:
-                self._field(line)
-            elif (event := self._dispatch()) is not None:
-                found.append(event)
-        return found
+        text = self._decoder.decode(portion)
+        if not text:
+            return []
+        if self._after_cr:
+            text = text.removeprefix("\n")  # the second half of a CR LF: the line has ended with the first
+        self._after_cr = portion.endswith(b"\r")
+        *lines, self._line = _LINE_END.split(self._line + text)
+        return [event for line in lines if (event := self._take(line)) is not None]
 
-    def _line(self) -> str | None:
-        """Return the next line: it ends with LF, CR LF, or a CR that something follows."""
-        ends = [position for end in (b"\n", b"\r") if (position := self._bytes.find(end)) >= 0]
-        if not self._began or not ends or (self._bytes[min(ends) :] == b"\r"):
-            return None
-        line, rest = self._bytes[: min(ends)], self._bytes[min(ends) :]
-        self._bytes = rest[2:] if rest.startswith(b"\r\n") else rest[1:]
-        return line.decode("utf-8", "replace")
-
-    def _field(self, line: str) -> None:
+    def _take(self, line: str) -> ServerSentEvent | None:
+        if not line:
+            return self._dispatch()
         name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
+        self._field(name, value.removeprefix(" "))
+        return None
+
+    def _field(self, name: str, value: str) -> None:
         if not name:
             self.comments += 1
         elif name == "event":
@@ -114,11 +113,12 @@ class EventStreamParser:
         elif name == "data":
             self._data.append(value)
         elif name == "id" and "\0" not in value:
-            self.last_event_id = value
-        elif name == "retry" and value.isascii() and value.isdigit():
-            self.retry = int(value)
+            self._id = value
+        elif name == "retry" and _DIGITS.fullmatch(value):
+            self.retry = int(value[:18])
 
     def _dispatch(self) -> ServerSentEvent | None:
+        self.last_event_id = self._id  # of a block without data as well, but not of one that was cut off
         data, type, topic = self._data, self._type, self._topic
         self._data, self._type, self._topic = [], "", ""
         return ServerSentEvent(type or "message", "\n".join(data), self.last_event_id, topic) if data else None

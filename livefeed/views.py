@@ -15,7 +15,8 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.contrib.auth.decorators import login_not_required
 from django.core.handlers.asgi import ASGIRequest
-from django.db import DatabaseError, connections
+from django.db import Error as DatabaseIsAway
+from django.db import connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 
@@ -57,10 +58,8 @@ async def stream(request: HttpRequest) -> HttpResponseBase:
         return await _answer(request)
     except Problem as problem:
         return problem.response()
-    except DatabaseError:
-        return Problem(
-            HTTPStatus.SERVICE_UNAVAILABLE, "The history is away. Come back later.", Retry_After="5"
-        ).response()
+    except DatabaseIsAway:
+        return _limited(request, LimitReached("unavailable", 0))
 
 
 # ATOMIC_REQUESTS would refuse an async view, and hold a transaction as long as the stream lasts.
@@ -170,9 +169,9 @@ def _stream_cursor(request: HttpRequest) -> tuple[Cursor | None, bool]:
 
 
 def _limited(request: HttpRequest, limit: LimitReached) -> HttpResponse:
-    """Tell a client that it is one too many: a browser in a stream, everybody else by status."""
+    """Tell a client to come back later: a browser that asked for a stream in a stream, everybody else by status."""
     retry = random.randint(*REFUSED_RETRY)
-    if _is_browser(request):
+    if _is_browser(request) and _answer_for(request) is _stream:
         data = {"reason": limit.reason, "limit": limit.limit, "retry": retry}
         body = sse.retry(retry) + own_block("refused", data)
         return HttpResponse(body, content_type=sse.CONTENT_TYPE, headers=HEADERS)
@@ -201,11 +200,13 @@ async def _history(request: HttpRequest, viewer: Viewer, granted: Grant) -> Http
 async def _snapshot(request: HttpRequest, viewer: Viewer, granted: Grant) -> HttpResponseBase:
     if len(granted.names) != 1:
         raise Problem(HTTPStatus.BAD_REQUEST, "A snapshot is of one topic.")
-    limit = request.GET.get("limit", "")
+    limit, insert = request.GET.get("limit", ""), request.GET.get("insert", "")
     if limit and not re.fullmatch(r"[1-9][0-9]{0,3}", limit):
         raise Problem(HTTPStatus.BAD_REQUEST, "limit is a number of items, from 1 to 9999.")
+    if insert not in {"", *html.INSERT}:
+        raise Problem(HTTPStatus.BAD_REQUEST, 'insert is "prepend" or "append".')
     try:
-        text = await sync_to_async(html.snapshot)(next(iter(granted.names)), int(limit) if limit else None)
+        text = await sync_to_async(html.snapshot)(next(iter(granted.names)), int(limit or 0), insert)
     except FeedError as error:
         raise Problem(HTTPStatus.NOT_ACCEPTABLE, "This topic has no items to show; ask for its stream.") from error
     return HttpResponse(text, headers={"Cache-Control": "private, no-store"})

@@ -54,9 +54,6 @@ class History(ABC):
     def append(self, events: Sequence[Event]) -> list[Stretch]:
         """Write and number events in one go."""
 
-    def begin_write(self) -> None:  # noqa: B027 - most histories have nothing to do here
-        """Make the transaction at hand a writer, where one that reads first may not write later (SQLite)."""
-
     @abstractmethod
     def leftovers(self, seen: frozenset[int]) -> tuple[list[Stretch], frozenset[int]]:
         """Number what nobody numbered; ``seen`` are the ids that this returned last time.

@@ -60,7 +60,7 @@ class DatabaseHistory(History):
 
     def append(self, events: Sequence[Event]) -> list[Stretch]:
         def write() -> list[Stretch]:
-            self.begin_write()
+            self._begin_write()
             self.record(events)
             return self._number_all(sorted({event.topic for event in events}))
 
@@ -70,7 +70,8 @@ class DatabaseHistory(History):
         """Number several topics, in the order of their names, so that two who do this never wait for each other."""
         return [stretch for topic in topics for stretch in self._number(topic)]
 
-    def begin_write(self) -> None:
+    def _begin_write(self) -> None:
+        """Make the transaction at hand a writer, on the database where one that reads first may not write later."""
         if connections[self.alias].vendor == "sqlite":
             self._topics.filter(pk=0).update(head=0)  # there is no row 0, but the lock is ours
 

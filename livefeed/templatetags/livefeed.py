@@ -28,7 +28,7 @@ def livefeed_script() -> SafeString:
 
 
 @register.simple_tag(takes_context=True)
-def livefeed(context: Any, topic: str, *, limit: int | None = None, insert: str = "", label: str = "") -> SafeString:
+def livefeed(context: Any, topic: str, *, limit: int = 0, insert: str = "", label: str = "") -> SafeString:
     """Show a topic as a live list: ``{% livefeed "news.article" limit=20 insert="prepend" label="News" %}``."""
     return html.live_feed(_request(context), topic, limit=limit, insert=insert, label=label)
 

@@ -734,9 +734,9 @@ function trusted(html) {
 }
 
 /** The items as the server renders them now, and the cursor from before they were read. Nothing in them runs. */
-async function fetchSnapshot({ src, topic, credentials, limit }) {
+async function fetchSnapshot({ src, topic, credentials, limit, insert }) {
   const headers = { ...(await settings.headers?.({ status: null })), Accept: 'text/html' };
-  const url = endpoint(src, [topic], limit && { limit });
+  const url = endpoint(src, [topic], { ...(limit && { limit }), ...(insert && { insert }) });
   const response = await fetchAs(url, { headers, credentials, cache: 'no-store' });
   const page = new DOMParser().parseFromString(trusted(await response.text()), 'text/html');
   const root = page.querySelector('[data-live-snapshot]');
