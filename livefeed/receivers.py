@@ -137,7 +137,7 @@ class Receivers:
         emit(self._changes.deleted(instance.pk, topics), using=using)
 
     def _deletions(self, instance: models.Model, origin: Any) -> dict[Any, list[str]]:
-        """Return the notes of one deletion, by key; its ``origin`` (an instance, a queryset) is what it has in common."""
+        """Return the notes of one deletion, by key; its ``origin`` (instance or queryset) is what it has in common."""
         holder = instance if origin is None else origin
         notes: dict[Any, list[str]] = holder.__dict__.setdefault(f"{self._before}_deletion", {})
         return notes

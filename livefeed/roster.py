@@ -10,6 +10,8 @@ import asyncio
 import logging
 import uuid
 import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from .access import Viewer, revoked
 from .chores import repeat
@@ -38,43 +40,54 @@ class Roster:
         self.draining = False
         self._process = uuid.uuid4().hex
         self._streams: set[EventStream] = set()
-        self._pending = 0
+        self._placing = 0  # let in, or at the door: their streams have not begun
         self._given_back: list[str] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._empty = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._streams) + self._pending
+        return len(self._streams) + self._placing
 
-    async def admit(self, viewer: Viewer, client: str, topics: list[str]) -> str:
-        """Return the token of a lease for a new stream. Raises :exc:`LimitReached` where it would be one too many."""
+    @asynccontextmanager
+    async def admit(self, viewer: Viewer, client: str, topics: list[str]) -> AsyncIterator[str]:
+        """Let a client in: the token of its lease, which is given back if the block does not end well.
+
+        Raises :exc:`LimitReached` where it would be one too many.
+        """
         if self.draining:
             raise LimitReached("shutdown", 0)
         if settings.MAX_CONNECTIONS and len(self) >= settings.MAX_CONNECTIONS:
             raise LimitReached("capacity", settings.MAX_CONNECTIONS)
         self._start()
-        self._pending += 1
+        self._placing += 1
         try:
             request = LeaseRequest(viewer.holder, client, self._process, " ".join(topics))
-            return await self.hub.pool.run(get_leases().acquire, request, settings.MAX_CONNECTIONS_PER_USER)
+            lease = await self.hub.pool.run(get_leases().acquire, request, settings.MAX_CONNECTIONS_PER_USER)
+            try:
+                yield lease
+            except BaseException:  # the client left, or the history is away
+                self._given_back.append(lease)
+                raise
         finally:
-            self._pending -= 1
+            self._placing -= 1
+            self._note_if_empty()
 
     def enter(self, stream: EventStream) -> None:
         """Take care of a stream from now on."""
         stream.written_at = asyncio.get_running_loop().time()
         self._streams.add(stream)
+        if self.draining:
+            stream.say_goodbye("shutdown")
 
     def leave(self, stream: EventStream) -> None:
-        """Let a stream go, and give its lease back."""
+        """Let a stream go, and give its lease back with the others of this moment."""
         self._streams.discard(stream)
-        self.give_back(stream.lease)
-        if not self._streams:
-            self._empty.set()
+        self._given_back.append(stream.lease)
+        self._note_if_empty()
 
-    def give_back(self, lease: str) -> None:
-        """Give a lease back, with the others of this moment."""
-        self._given_back.append(lease)
+    def _note_if_empty(self) -> None:
+        if not len(self):
+            self._empty.set()
 
     async def drain(self, grace: float) -> None:
         """Say goodbye to every stream, and wait until they have all ended, at most ``grace`` seconds."""
@@ -82,11 +95,11 @@ class Roster:
         self._empty.clear()
         for stream in list(self._streams):
             stream.say_goodbye("shutdown")
-        if self._streams:
-            try:
-                await asyncio.wait_for(self._empty.wait(), grace)
-            except TimeoutError:
-                logger.warning("%s streams did not end within %s s.", len(self._streams), grace)
+        self._note_if_empty()
+        try:
+            await asyncio.wait_for(self._empty.wait(), grace)
+        except TimeoutError:
+            logger.warning("%s streams did not end within %s s.", len(self), grace)
         await self.close()
 
     async def close(self) -> None:
@@ -120,7 +133,11 @@ class Roster:
     async def _release(self) -> None:
         if self._given_back:
             tokens, self._given_back = self._given_back, []
-            await self.hub.pool.run(get_leases().release, tokens)
+            try:
+                await self.hub.pool.run(get_leases().release, tokens)
+            except BaseException:
+                self._given_back += tokens
+                raise
 
     async def _renew(self) -> None:
         streams = list(self._streams)

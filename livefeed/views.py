@@ -136,20 +136,22 @@ async def _stream(request: HttpRequest, viewer: Viewer, granted: Grant) -> HttpR
     cursor, garbage = _stream_cursor(request)
     roster = get_roster()
     try:
-        lease = await roster.admit(viewer, client, list(granted.names))
+        async with roster.admit(viewer, client, list(granted.names)) as lease:
+            subscription, resets = await place(roster.hub, list(granted.names), cursor, garbage=garbage)
+            resumed = None if cursor is None and not garbage else not resets
+            opening = opening_block(subscription, resets, granted.refused, resumed=resumed)
+            body = EventStream(
+                roster.hub,
+                subscription,
+                opening,
+                viewer=viewer,
+                names=granted.names,
+                lease=lease,
+                on_end=roster.leave,
+            )
+            roster.enter(body)
     except LimitReached as limit:
         return _limited(request, limit)
-    try:
-        subscription, resets = await place(roster.hub, list(granted.names), cursor, garbage=garbage)
-    except BaseException:  # a client that left, or a history that is away
-        roster.give_back(lease)
-        raise
-    resumed = None if cursor is None and not garbage else not resets
-    opening = opening_block(subscription, resets, granted.refused, resumed=resumed)
-    body = EventStream(
-        roster.hub, subscription, opening, viewer=viewer, names=granted.names, lease=lease, on_end=roster.leave
-    )
-    roster.enter(body)
     return EventStreamResponse(body)
 
 
