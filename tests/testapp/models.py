@@ -8,6 +8,7 @@ from livefeed import LiveModel
 
 class Author(models.Model):
     name = models.CharField(max_length=100)
+    friends = models.ManyToManyField("self")
 
 
 class Tag(models.Model):
