@@ -95,13 +95,14 @@ class Debt:
         self.topics = topics or set()
         self.events = events
         self.fleeting = fleeting
+        self.connection: BaseDatabaseWrapper | None = None
         self.serial = next(self._serial)
         self.settled = False
 
-    def settle(self, connection: BaseDatabaseWrapper) -> None:
+    def settle(self) -> None:
         """Settle all debts of the commit that just happened, in one go; those that follow find themselves settled."""
-        if not self.settled:
-            settle(sorted(_debts.pop(connection, ()), key=lambda debt: debt.serial))
+        if not self.settled and self.connection is not None:
+            settle(sorted(_debts.pop(self.connection, ()), key=lambda debt: debt.serial))
 
 
 # Django lets go of its on_commit callbacks when their savepoint or transaction rolls back, and these sets hold debts
@@ -112,7 +113,35 @@ _debts: weakref.WeakKeyDictionary[BaseDatabaseWrapper, weakref.WeakSet[Debt]] = 
 def _owe(connection: BaseDatabaseWrapper, debt: Debt) -> None:
     if connection.in_atomic_block:
         _debts.setdefault(connection, weakref.WeakSet()).add(debt)
-        transaction.on_commit(Settlement(debt, connection), using=connection.alias, robust=True)
+        debt.connection = connection
+        transaction.on_commit(debt.settle, using=connection.alias, robust=True)
+    elif connection.get_autocommit():
+        settle([debt])
+    elif debt.events or debt.fleeting:
+        # set_autocommit(False) outside of atomic(): nobody can tell us of the commit. What the database history
+        # recorded is numbered by a hub's look; anything else would be sent before the commit, or never.
+        raise WrongContext(
+            f"The connection {connection.alias!r} is in manual transaction management, where a commit can't be "
+            "observed. Publish inside transaction.atomic()."
+        )
+
+
+def settle(self, connection: BaseDatabaseWrapper) -> None:
+    """Settle all debts of the commit that just happened, in one go; those that follow find themselves settled."""
+    if not self.settled:
+        settle(sorted(_debts.pop(connection, ()), key=lambda debt: debt.serial))
+
+
+# Django lets go of its on_commit callbacks when their savepoint or transaction rolls back, and these sets hold debts
+# weakly: so what is found in one at a commit is just what was committed. No list of our own could get out of step.
+_debts: weakref.WeakKeyDictionary[BaseDatabaseWrapper, weakref.WeakSet[Debt]] = weakref.WeakKeyDictionary()
+
+
+def _owe(connection: BaseDatabaseWrapper, debt: Debt) -> None:
+    if connection.in_atomic_block:
+        _debts.setdefault(connection, weakref.WeakSet()).add(debt)
+        debt.connection = connection
+        transaction.on_commit(debt.settle, using=connection.alias, robust=True)
     elif connection.get_autocommit():
         settle([debt])
     elif debt.events or debt.fleeting:

@@ -7,11 +7,11 @@ savers could publish in another order than they saved, and an update could follo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from django.apps import apps
-from django.db import connections, models
+from django.db import connections, models, transaction
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 from django.dispatch import receiver
 
@@ -94,20 +94,21 @@ class Receivers:
         instance.__dict__.pop(self._raw, None)
         before = instance.__dict__.pop(self._before, [] if self._changes.moves else None)
         if not connections[using].in_atomic_block and connections[using].get_autocommit():
-            announce(self._save_in_autocommit(instance, created, before, using))
+            self._publish_row(self._changes.key_of(instance), using, created=created, before=before)
             return
         trusted = self._changes.trusts(instance, update_fields)
         row = instance if trusted else self._changes.read(self._changes.key_of(instance), using)
         if row is not None:
             emit(self._changes.saved(row, created=created, before=before), using=using)
 
-    def _save_in_autocommit(
-        self, instance: models.Model, created: bool, before: Sequence[str] | None, using: str
-    ) -> list[Stretch]:
+    def _publish_row(
+        self, key: dict[str, Any], using: str, *, created: bool = False, before: Sequence[str] | None = None
+    ) -> None:
+        """Publish what a row holds now, in a transaction of our own, under the row's lock."""
         history = get_history()
 
         def read_and_append() -> list[Stretch]:
-            row = self._changes.read(self._changes.key_of(instance), using, lock=True)
+            row = self._changes.read(key, using, lock=True)
             if row is None:
                 return []  # deleted meanwhile, and that is published by whoever did it
             events = self._changes.saved(row, created=created, before=before)
@@ -116,7 +117,7 @@ class Receivers:
             append(events)
             return []
 
-        return short_transaction(using, read_and_append)
+        announce(short_transaction(using, read_and_append))
 
     def _topics_of_row(self, instance: models.Model, using: str) -> list[str] | None:
         """Return which topics the row belongs to before it is changed: in a transaction, under its lock."""
@@ -165,9 +166,20 @@ class Receivers:
             instance.__dict__[note] = {row.pk: self._feed.topics_of(row) for row in rows}
             return
         before: dict[Any, list[str]] = instance.__dict__.pop(note, {})
+        if action == "post_add" and self._m2m_field(sender).remote_field.symmetrical:
+            # Django writes the other direction after this signal, without one: those rows are read after the commit.
+            for pk in set(before) & (pk_set or set()):
+                del before[pk]
+                transaction.on_commit(self._publish_later({"pk": pk}, using), using=using, robust=True)
         for row in self._changes.read_all({"pk__in": list(before)}, using) if before else ():
             topics = before[row.pk] if self._changes.moves else None
             emit(self._changes.saved(row, created=False, before=topics), using=using)
+
+    def _publish_later(self, key: dict[str, Any], using: str) -> Callable[[], None]:
+        return lambda: self._publish_row(key, using)
+
+    def _m2m_field(self, through: Any) -> Any:
+        return next(field for field in self._model._meta.many_to_many if field.remote_field.through is through)
 
     def _touched(
         self, through: Any, instance: models.Model, reverse: bool, pk_set: set[Any] | None, using: str
@@ -175,7 +187,7 @@ class Receivers:
         """Return the keys of the feed's rows that a change of the relation touches."""
         if pk_set is not None and not pk_set:
             return []
-        field = next(field for field in self._model._meta.many_to_many if field.remote_field.through is through)
+        field = self._m2m_field(through)
         own = [] if reverse else list(self._changes.key_of(instance).values())
         if not reverse and not field.remote_field.symmetrical:
             return own
