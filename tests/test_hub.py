@@ -860,6 +860,20 @@ async def test_jobs_under_way_end_although_the_pool_is_closed() -> None:
     await eventually(lambda: not pool_threads(), "the threads have ended")
 
 
+async def test_jobs_that_hang_never_make_the_pool_larger(hub: Hub) -> None:
+    """The database does not answer, nobody reads yet, and look after look finds no topic to look at."""
+    go = threading.Event()
+    jobs = []
+    for _ in range(3):
+        jobs += [asyncio.ensure_future(hub.pool.run(lambda: go.wait(LIMIT))) for _ in range(THREADS)]
+        await asyncio.sleep(0)
+        await hub._look()
+    threads = len(pool_threads())
+    go.set()
+    await asyncio.gather(*jobs)
+    assert threads <= THREADS
+
+
 async def test_a_connection_that_broke_is_dropped_after_its_job(transactional_db: None) -> None:
     pool, wrappers = Pool(), []
 
