@@ -126,46 +126,6 @@ def _owe(connection: BaseDatabaseWrapper, debt: Debt) -> None:
         )
 
 
-def settle(self, connection: BaseDatabaseWrapper) -> None:
-    """Settle all debts of the commit that just happened, in one go; those that follow find themselves settled."""
-    if not self.settled:
-        settle(sorted(_debts.pop(connection, ()), key=lambda debt: debt.serial))
-
-
-# Django lets go of its on_commit callbacks when their savepoint or transaction rolls back, and these sets hold debts
-# weakly: so what is found in one at a commit is just what was committed. No list of our own could get out of step.
-_debts: weakref.WeakKeyDictionary[BaseDatabaseWrapper, weakref.WeakSet[Debt]] = weakref.WeakKeyDictionary()
-
-
-def _owe(connection: BaseDatabaseWrapper, debt: Debt) -> None:
-    if connection.in_atomic_block:
-        _debts.setdefault(connection, weakref.WeakSet()).add(debt)
-        debt.connection = connection
-        transaction.on_commit(debt.settle, using=connection.alias, robust=True)
-    elif connection.get_autocommit():
-        settle([debt])
-    elif debt.events or debt.fleeting:
-        # set_autocommit(False) outside of atomic(): nobody can tell us of the commit. What the database history
-        # recorded is numbered by a hub's look; anything else would be sent before the commit, or never.
-        raise WrongContext(
-            f"The connection {connection.alias!r} is in manual transaction management, where a commit can't be "
-            "observed. Publish inside transaction.atomic()."
-        )
-
-
-class Settlement:
-    """The on_commit callback; Django names callbacks by ``__qualname__`` when they fail."""
-
-    __qualname__ = "livefeed.publishing.Settlement"
-
-    def __init__(self, debt: Debt, connection: BaseDatabaseWrapper) -> None:
-        self._debt = debt
-        self._connection = connection
-
-    def __call__(self) -> None:
-        self._debt.settle(self._connection)
-
-
 def settle(debts: Sequence[Debt]) -> None:
     """Number, append and announce. The writer's change is committed: what fails here is logged and left to a hub."""
     for debt in debts:
