@@ -101,16 +101,18 @@ async def test_1_the_stream_is_an_object_that_the_response_hands_out_itself(rost
 
 
 async def test_1_a_write_that_fails_ends_the_stream_without_a_garbage_collection(roster: Roster) -> None:
-    connection = Connection()
-    await eventually(lambda: len(connection.sent) >= 2, "the stream has begun")
-    with no_garbage_collection():
+    async def fail() -> None:
+        connection = Connection()
+        await eventually(lambda: len(connection.sent) >= 2, "the stream has begun")
         connection.error = OSError("the client is gone")
         await apublish(PLAIN, {"n": 1})
         await asyncio.wait([connection.task], timeout=LIMIT)
         assert str(connection.task.exception()) == "the client is gone"
+
+    with no_garbage_collection():
+        await fail()
         assert len(roster) == 0
         assert not any(tail.readers for tail in roster.hub.tails.values())
-    del connection
     with warnings.catch_warnings(action="ignore", category=ResourceWarning):
         gc.collect()  # Django never closes the response of a write that failed, nor the file of its request's body
 

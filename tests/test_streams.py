@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext, markcoroutinefunction, sync_to_async
 from django.contrib.auth.models import User
 from django.db.backends.signals import connection_created
 
@@ -677,7 +677,7 @@ class SlowMiddleware:
 
     def __init__(self, get_response: Callable[[Any], Any]) -> None:
         self.get_response = get_response
-        self._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
+        markcoroutinefunction(self)
 
     async def __call__(self, request: Any) -> Any:
         response = await self.get_response(request)
