@@ -396,6 +396,23 @@ def test_a_parent_without_a_child_says_nothing_to_the_child_s_feed(article: Arti
     assert told(REVIEW) == []
 
 
+def test_a_parent_without_a_child_is_no_row_of_a_child_s_feed_that_names_parent_s_columns_only(
+    feed: Callable[[type[LiveFeed]], None], mode: Mode
+) -> None:
+    class TitleFeed(LiveFeed):
+        model = Review
+        name = "spare"
+        fields = ["title"]
+
+    feed(TitleFeed)
+    with mode():
+        article = Article.objects.create(title="no review")
+        article.save()
+        review = Review.objects.create(title="a review")
+        Article.objects.get(pk=review.pk).save()
+    assert told("spare") == [(type, {"pk": review.pk, "title": "a review"}) for type in ("created", "updated")]
+
+
 def delete_child(review: Review) -> None:
     review.delete()
 

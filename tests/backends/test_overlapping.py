@@ -93,6 +93,12 @@ def test_an_open_transaction_on_a_topic_that_is_new_holds_up_nobody() -> None:
     assert data("new") == ["quick", "slow"]
 
 
+def test_two_who_make_a_new_topic_in_the_same_moment_share_it() -> None:
+    with interrupted('UPDATE "livefeed_topic"', lambda: in_thread(lambda: publish("new", "rival"))):
+        publish("new", "mine")
+    assert sorted(data("new")) == ["mine", "rival"]
+
+
 def test_what_an_open_transaction_takes_back_leaves_no_hole() -> None:
     with open_transaction(lambda: publish("build", "phantom"), commit=False):
         publish("build", "one")
