@@ -9,7 +9,6 @@ import asyncio
 import gc
 import inspect
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -100,6 +99,8 @@ async def test_1_the_stream_is_an_object_that_the_response_hands_out_itself(rost
         assert aiter(EventStreamResponse(inside)) is inside
 
 
+# Django never closes the response of a write that failed, nor the file of its request's body.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 async def test_1_a_write_that_fails_ends_the_stream_without_a_garbage_collection(roster: Roster) -> None:
     async def fail() -> None:
         connection = Connection()
@@ -113,8 +114,7 @@ async def test_1_a_write_that_fails_ends_the_stream_without_a_garbage_collection
         await fail()
         assert len(roster) == 0
         assert not any(tail.readers for tail in roster.hub.tails.values())
-    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
-        gc.collect()  # Django never closes the response of a write that failed, nor the file of its request's body
+    gc.collect()
 
 
 async def test_1_a_client_that_goes_while_a_write_waits_for_it_ends_the_stream_without_a_garbage_collection(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import threading
 from concurrent.futures import Future
 from typing import Any
@@ -16,7 +17,6 @@ from django.utils import timezone
 from livefeed import apublish, publish
 from livefeed.access import Viewer
 from livefeed.events import new_event
-from livefeed.exceptions import LimitReached
 from livefeed.history import get_history
 from livefeed.leases import get_leases
 from livefeed.models import Lease
@@ -64,19 +64,44 @@ async def test_leases_are_prolonged_as_long_as_their_streams_are_open(roster: Ro
 async def test_a_killed_process_s_places_are_free_after_the_time_to_live(roster: Roster, settings: Any) -> None:
     settings.LIVEFEED_MAX_CONNECTIONS_PER_USER = 1
     settings.LIVEFEED_LEASE_SECONDS = 3600.0
-    token = await roster.admit(SOMEBODY, "", [PLAIN])
-    assert token
-    with pytest.raises(LimitReached):
-        await roster.admit(SOMEBODY, "", [PLAIN])
-    await Lease.objects.aupdate(process="killed", expires_at=timezone.now() - timezone.timedelta(seconds=1))
-    assert await roster.admit(SOMEBODY, "", [PLAIN])
+    async with open_stream(PLAIN) as left_behind:
+        await left_behind.next()
+        await Lease.objects.aupdate(process="killed")
+        async with open_stream(PLAIN) as stream:
+            assert stream.status == 429
+        await Lease.objects.aupdate(expires_at=timezone.now() - datetime.timedelta(seconds=1))
+        async with open_stream(PLAIN) as stream:
+            assert stream.status == 200
 
 
 async def test_without_a_limit_anybody_may_come(roster: Roster, settings: Any) -> None:
     settings.LIVEFEED_MAX_CONNECTIONS_PER_USER = 0
     settings.LIVEFEED_MAX_CONNECTIONS = 0
-    tokens = {await roster.admit(SOMEBODY, "", [PLAIN]) for _ in range(30)}
-    assert len(tokens) == 30
+    assert await connect_together(30) == [200] * 30
+
+
+async def test_a_client_that_leaves_while_its_lease_is_written_leaves_none(
+    roster: Roster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, writing, written = threading.Event(), threading.Event(), threading.Event()
+    acquire = get_leases().acquire
+
+    def slow(*args: Any) -> str:
+        writing.set()
+        assert go.wait(LIMIT)
+        token = acquire(*args)
+        written.set()
+        return token
+
+    monkeypatch.setattr(get_leases(), "acquire", slow)
+    connecting = asyncio.ensure_future(types_of_stream())
+    await eventually(writing.is_set, "the lease is being written")
+    connecting.cancel()
+    await asyncio.wait([connecting])
+    go.set()
+    await eventually(written.is_set, "the lease is written")
+    await eventually(no_lease, "the lease is given back")
+    assert len(roster) == 0
 
 
 async def test_leases_are_given_back_although_the_database_was_away(
