@@ -271,7 +271,8 @@ def test_events_appended_by_several_threads_leave_no_hole_and_keep_each_one_s_or
     def writer(name: int) -> Callable[[], None]:
         def write() -> None:
             for number in range(5):
-                history.append([new_event(topic, [name, number], "tick") for topic in ("one", "two")])
+                topics = ("one", "two") if name % 2 else ("two", "one")
+                history.append([new_event(topic, [name, number], "tick") for topic in topics])
 
         return write
 

@@ -12,6 +12,7 @@ import pytest
 from django.db import connection, connections, transaction
 
 from livefeed import publish
+from livefeed.events import new_event
 from livefeed.history import get_history
 from tests.testapp.models import Article, Note, Tag
 from tests.writing import Doomed, at_once, in_thread, interrupted, stored, told
@@ -135,6 +136,21 @@ def test_transactions_that_publish_on_two_topics_in_crossing_order_do_not_wait_f
         publish("one", "b")
         publish("two", "b")
     assert data("one") == data("two") == ["b", "a"]
+
+
+def test_appends_on_two_topics_in_crossing_order_never_deadlock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("livefeed.transactions.TRIES", 1)
+    history = get_history()
+
+    def writer(topics: tuple[str, str]) -> Callable[[], None]:
+        def write() -> None:
+            for number in range(20):
+                history.append([new_event(topic, number, "tick") for topic in topics])
+
+        return write
+
+    at_once([writer(topics) for topics in [("one", "two"), ("two", "one")] * 2])
+    assert len(data("one")) == len(data("two")) == 80
 
 
 def test_changes_of_one_row_in_overlapping_transactions_are_published_in_the_order_of_their_commits() -> None:
