@@ -129,5 +129,6 @@ print([thread.name for thread in threading.enumerate()])
 
 
 def test_a_process_that_only_writes_has_one_thread_more_and_no_hub() -> None:
-    out = run([sys.executable, "-c", PUBLISH], env={"DJANGO_SETTINGS_MODULE": "tests.settings"}, limit=60)
+    env = {"DJANGO_SETTINGS_MODULE": "tests.settings", "LIVEFEED_TEST_DATABASE": None}
+    out = run([sys.executable, "-c", PUBLISH], env=env, limit=60)
     assert out.strip() == "['MainThread', 'livefeed-broker']"

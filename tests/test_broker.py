@@ -30,6 +30,9 @@ PUBSUB = "channels_redis.pubsub.RedisPubSubChannelLayer"
 CORE = "channels_redis.core.RedisChannelLayer"
 LIMIT = 10.0
 
+#: The environment of a process that shares no database with the tests.
+ALONE = {"DJANGO_SETTINGS_MODULE": "tests.settings", "LIVEFEED_TEST_DATABASE": None}
+
 
 def stretch(topic: str, *numbers: int, epoch: str = "Epoch1") -> Stretch:
     events = (new_event(topic, {"n": number, "text": "Grüße \u2028 🎉"}, "tick") for number in numbers)
@@ -101,9 +104,7 @@ def test_each_topic_has_a_group_of_its_own() -> None:
 
 def test_every_process_of_a_site_gives_a_topic_the_same_group() -> None:
     script = "import django; django.setup(); from livefeed import broker; print(broker.group_name('build:42'))"
-    assert run([sys.executable, "-c", script], env={"DJANGO_SETTINGS_MODULE": "tests.settings"}, limit=60).strip() == (
-        broker.group_name("build:42")
-    )
+    assert run([sys.executable, "-c", script], env=ALONE, limit=60).strip() == (broker.group_name("build:42"))
 
 
 def test_two_sites_do_not_share_groups(settings: Any) -> None:
@@ -324,8 +325,7 @@ async def test_a_command_that_ends_at_once_has_sent_its_last_events(
     inbox = broker.Inbox()
     await inbox.join("build")
     script = REDIS.format(backend=backend, url=redis_url)
-    env = {"DJANGO_SETTINGS_MODULE": "tests.settings"}
-    await asyncio.to_thread(run, [sys.executable, "-c", script], env=env, limit=60)
+    await asyncio.to_thread(run, [sys.executable, "-c", script], env=ALONE, limit=60)
     assert count(await received(inbox, 3)) == [0, 1, 2]
     await channel_layers["default"].flush()
     if backend == CORE:
@@ -383,7 +383,7 @@ publish("build", 1, store=False)
 
 
 def test_a_command_ends_although_the_layer_never_answers() -> None:
-    run([sys.executable, "-c", HANGING], env={"DJANGO_SETTINGS_MODULE": "tests.settings"}, limit=30)
+    run([sys.executable, "-c", HANGING], env=ALONE, limit=30)
 
 
 # -- a failing layer never fails the writer -------------------------------------------------------------------------
