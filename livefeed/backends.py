@@ -24,7 +24,7 @@ def backend(setting: str, base: Callable[..., T]) -> T:
 def _make(name: str, path: str, base: Any) -> Any:
     try:
         made = import_string(path)()
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:  # the latter where it is no text
         raise ImproperlyConfigured(f"{name} is {path!r}, which can't be imported: {error}") from error
     if not isinstance(made, base):
         raise ImproperlyConfigured(f"{name} is {path!r}, which is not a {base.__module__}.{base.__qualname__}.")

@@ -180,11 +180,15 @@ def _is_wrapped(application: Any) -> bool:
 
 
 def _check_databases() -> Iterator[CheckMessage]:
+    try:
+        history = get_history()
+    except ImproperlyConfigured:
+        return  # check_settings reports it
     for feed in registry:
         alias = _alias_of(feed)
-        if alias and alias != settings.DATABASE and get_history().alias is not None:
+        if alias and history.alias not in (alias, None):
             yield Warning(
-                f"{_class(feed)} is on the database {alias!r}, its history on {settings.DATABASE!r}.",
+                f"{_class(feed)} is on the database {alias!r}, its history on {history.alias!r}.",
                 hint="Its events are written after the commit: a process that dies in between loses them.",
                 obj=type(feed),
                 id="livefeed.W030",

@@ -40,7 +40,7 @@ class Setting(Generic[T]):
         usable = isinstance(value, wanted) and not isinstance(value, bool)
         if not usable:
             return f"{self.name} is {value!r}; it must be of type {wanted[-1].__name__}."
-        if self.minimum is not None and float(value) < self.minimum:
+        if self.minimum is not None and not float(value) >= self.minimum:  # so that NaN is refused too
             return f"{self.name} is {value!r}; it must be at least {self.minimum}."
         return None
 

@@ -234,7 +234,7 @@ class Hub:
     async def _look(self) -> None:
         """Ask the history what moved, and number what nobody numbered; where nobody reads, hold nothing for it."""
         if not self.tails:
-            self.pool.close()
+            self.pool.close_if_idle()
             return
         history = get_history()
         moved, self._marker = await self.pool.run(history.moved, self._marker)

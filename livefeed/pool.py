@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from threading import Thread
 from typing import Any, ParamSpec, TypeVar
 
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -21,38 +22,59 @@ class Pool:
     """A bounded pool of threads, each with its own database connections, which outlive a job unless they broke."""
 
     def __init__(self) -> None:
-        self._executor: ThreadPoolExecutor | None = None
+        self._workers: Workers | None = None
+        self._jobs = 0
 
     async def run(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking job in a thread; raise what it raises."""
+        if self._workers is None:
+            self._workers = Workers()
+        workers = self._workers
 
         def work() -> T:
             try:
                 return job(*args, **kwargs)
             finally:
-                _drop_broken_connections()
+                workers.tidy()
 
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="livefeed")
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        done = asyncio.get_running_loop().run_in_executor(workers.executor, work)
+        self._jobs += 1
+        done.add_done_callback(self._count_down)
+        return await done
+
+    def _count_down(self, job: asyncio.Future[Any]) -> None:
+        self._jobs -= 1
+
+    def close_if_idle(self) -> None:
+        """:meth:`close`, but not while jobs are under way: hung ones would keep their threads beside new ones."""
+        if not self._jobs:
+            self.close()
 
     def close(self) -> None:
-        """Let go of threads and connections; jobs that are under way end first. A later :meth:`run` makes new ones."""
-        if self._executor is not None:
-            everyone = Barrier(THREADS)  # nobody may take two of these jobs, so every thread gets one
-            for _ in range(THREADS):
-                self._executor.submit(_close_connections, everyone)
-            self._executor.shutdown(wait=False)
-            self._executor = None
+        """Let go of threads and connections, when the jobs under way have ended. A later :meth:`run` makes new ones."""
+        workers, self._workers = self._workers, None
+        if workers is not None:
+            Thread(target=workers.end, name="livefeed_end", daemon=True).start()
 
 
-def _close_connections(everyone: Barrier) -> None:
-    connections.close_all()
-    everyone.wait(timeout=60)
+class Workers:
+    """The threads of a pool, from their first job to their last, and their connections."""
 
+    def __init__(self) -> None:
+        self.executor = ThreadPoolExecutor(THREADS, thread_name_prefix="livefeed")
+        self._connections: set[BaseDatabaseWrapper] = set()
 
-def _drop_broken_connections() -> None:
-    connection: Any
-    for connection in connections.all(initialized_only=True):
-        if connection.errors_occurred:
+    def tidy(self) -> None:
+        """Close this thread's connections that broke, so that the next job gets new ones; remember the others."""
+        for connection in connections.all(initialized_only=True):
+            if connection.errors_occurred:
+                connection.close()
+            if connection not in self._connections:
+                connection.inc_thread_sharing()  # the thread that closes it in the end is another one
+                self._connections.add(connection)
+
+    def end(self) -> None:
+        """Wait for the jobs under way, end the threads, close their connections."""
+        self.executor.shutdown(wait=True)
+        for connection in self._connections:
             connection.close()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -62,7 +61,7 @@ class Roster:
         self._placing += 1
         try:
             request = LeaseRequest(viewer.holder, client, self._process, " ".join(topics))
-            lease = await self.hub.pool.run(get_leases().acquire, request, settings.MAX_CONNECTIONS_PER_USER)
+            lease = await self._acquire(request)
             try:
                 yield lease
             except BaseException:  # the client left, or the history is away
@@ -71,6 +70,19 @@ class Roster:
         finally:
             self._placing -= 1
             self._note_if_empty()
+
+    async def _acquire(self, request: LeaseRequest) -> str:
+        acquiring = self.hub.pool.run(get_leases().acquire, request, settings.MAX_CONNECTIONS_PER_USER)
+        task = asyncio.ensure_future(acquiring)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(self._give_back_late)  # the client left, but the thread goes on
+            raise
+
+    def _give_back_late(self, acquired: asyncio.Task[str]) -> None:
+        if not acquired.cancelled() and acquired.exception() is None:
+            self._given_back.append(acquired.result())
 
     def enter(self, stream: EventStream) -> None:
         """Take care of a stream from now on."""
@@ -168,17 +180,19 @@ def encode(event: Event) -> bytes:
     return frame("message", data if isinstance(data, str) else event.json)
 
 
-_rosters: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Roster] = weakref.WeakKeyDictionary()
+_rosters: dict[asyncio.AbstractEventLoop, Roster] = {}
 
 
 def get_roster() -> Roster:
     """Return the roster of the running event loop."""
     loop = asyncio.get_running_loop()
     if loop not in _rosters:
+        for closed in [other for other in _rosters if other.is_closed()]:
+            _rosters.pop(closed).hub.pool.close()
         _rosters[loop] = Roster()
     return _rosters[loop]
 
 
 def rosters() -> list[tuple[asyncio.AbstractEventLoop, Roster]]:
-    """Return the rosters of all event loops in this process."""
+    """Return the rosters of this process, each with its event loop."""
     return list(_rosters.items())

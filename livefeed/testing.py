@@ -21,6 +21,7 @@ from django.test import AsyncClient
 
 from .events import Event
 from .html import stream_url
+from .roster import get_roster, rosters
 from .signals import event_published
 
 __all__ = ["EventStreamClient", "EventStreamParser", "ServerSentEvent", "capture_events", "open_stream"]
@@ -138,9 +139,24 @@ class EventStreamClient:
 
     async def start(self) -> None:
         """Wait for the status and the headers."""
-        start = await self._communicator.receive_output(self._timeout)
+        start = await self._message()
         self.status = start["status"]
         self.headers = {name.decode().lower(): value.decode() for name, value in start["headers"]}
+
+    async def _message(self) -> dict[str, Any]:
+        """Return what the application sends next; raise what it raises. A wait in vain does no harm to the stream."""
+        message = asyncio.ensure_future(self._communicator.output_queue.get())
+        try:
+            async with asyncio.timeout(self._timeout):
+                await asyncio.wait([message, self._communicator.future], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not message.done():
+                message.cancel()
+        if message.cancelled() or not message.done():
+            self._communicator.future.result()
+            raise EOFError("The application ended without a word.")
+        sent: dict[str, Any] = message.result()
+        return sent
 
     async def next(self) -> ServerSentEvent:
         """Return the next event. Raises TimeoutError, and EOFError where the stream ended."""
@@ -156,7 +172,7 @@ class EventStreamClient:
         """Return what the server writes next, as it is."""
         if self.ended:
             raise EOFError("The stream has ended.")
-        message = await self._communicator.receive_output(self._timeout)
+        message = await self._message()
         self.ended = not message.get("more_body", False)
         body: bytes = message.get("body", b"")
         return body
@@ -216,8 +232,11 @@ async def open_stream(
     communicator = ApplicationCommunicator(application or get_asgi_application(), scope)
     await communicator.send_input({"type": "http.request", "body": b"", "more_body": False})
     stream = EventStreamClient(communicator, timeout)
+    first = asyncio.get_running_loop() not in dict(rosters())
     try:
         await stream.start()
         yield stream
     finally:
-        await asyncio.shield(stream.close())
+        await stream.close()
+        if first:  # a test's event loop ends with the test, and what serves its streams must not outlive it
+            await get_roster().close()
