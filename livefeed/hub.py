@@ -32,6 +32,8 @@ LINGER = 30.0
 #: Seconds between two comparisons of all tails with the history, and between two trimmings of it.
 SWEEP_EVERY = 60.0
 TRIM_EVERY = 60.0
+#: Seconds that joining or leaving a topic may take: a layer that hangs is away.
+JOIN_SECONDS = 2.0
 #: Seconds before the layer is tried again after it failed: the first and the longest pause.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 #: Turns of the loop that a flush is watched for: some servers write in a later one.
@@ -100,8 +102,8 @@ class Hub:
         self._idle.update({topic: now for topic in topics if topic in self._idle})
 
     async def _open(self, topics: Sequence[str]) -> dict[str, Tail]:
-        for topic in topics:
-            await self._join(topic)  # first join, then read: what comes in between is seen by one or the other
+        # First join, then read: what comes in between is seen by one or the other.
+        await asyncio.gather(*(self._join(topic) for topic in topics))
         heads = await self.pool.run(get_history().heads, topics)
         made = {topic: self._new_tail(topic, heads.get(topic, EMPTY)) for topic in topics}
         self.tails.update(made)
@@ -276,13 +278,15 @@ class Hub:
         self._idle.pop(topic, None)
         tail.restart(position_of(EMPTY))
         with contextlib.suppress(Exception):  # the layer is away: it will forget us by itself
-            await self._inbox.leave(topic)
+            async with asyncio.timeout(JOIN_SECONDS):
+                await self._inbox.leave(topic)
 
     # -- the layer ------------------------------------------------------------------------------------------------
 
     async def _join(self, topic: str) -> None:
         try:
-            await self._inbox.join(topic)
+            async with asyncio.timeout(JOIN_SECONDS):
+                await self._inbox.join(topic)
         except Exception as error:
             logger.warning("Joining %s failed (%r); it is served from the history.", topic, error)
 

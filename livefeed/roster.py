@@ -10,7 +10,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from .access import Viewer, revoked
 from .chores import repeat
@@ -112,7 +112,8 @@ class Roster:
             await asyncio.wait_for(self._empty.wait(), grace)
         except TimeoutError:
             logger.warning("%s streams did not end within %s s.", len(self), grace)
-        await self.close()
+        with suppress(TimeoutError):  # a database or a layer that hangs does not keep a process from ending
+            await asyncio.wait_for(self.close(), grace)
 
     async def close(self) -> None:
         """Give back every lease and stop all work in the background."""
