@@ -50,7 +50,8 @@ class Changes:
         rows = self.model._base_manager.using(using).filter(**key)
         if lock:
             _lock(rows, connections[using].features)
-        return list(rows.select_related(*relations(self.feed.field_names)))
+        paths = relations(self.feed.field_names)
+        return list(rows.select_related(*paths) if paths else rows)
 
     def saved(self, row: models.Model, *, created: bool, before: Sequence[str] | None) -> list[Event]:
         """Return the events of a row that is there; ``before`` are the topics it was on, None if they can't change."""

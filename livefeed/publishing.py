@@ -115,7 +115,7 @@ def _owe(connection: BaseDatabaseWrapper, debt: Debt) -> None:
         _debts.setdefault(connection, weakref.WeakSet()).add(debt)
         debt.connection = connection
         transaction.on_commit(debt.settle, using=connection.alias, robust=True)
-    elif connection.get_autocommit():
+    elif connection.connection is None or connection.get_autocommit():
         settle([debt])
     elif debt.events or debt.fleeting:
         # set_autocommit(False) outside of atomic(): nobody can tell us of the commit. What the database history

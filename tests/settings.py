@@ -1,6 +1,8 @@
 """The settings of the tests. LIVEFEED_TEST_DATABASE is the URL of another database than a SQLite file."""
 
+import atexit
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -52,7 +54,8 @@ TEMPLATES = [
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 # A file, not ":memory:": every thread and process needs a connection of its own, as in real life.
-_FOLDER = Path(tempfile.gettempdir()) / f"livefeed-tests-{os.getpid()}"
+_FOLDER = Path(tempfile.mkdtemp(prefix="livefeed-tests-"))
+atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
 _SQLITE = {
     "ENGINE": "django.db.backends.sqlite3",
     "NAME": _FOLDER / "site.sqlite3",
@@ -61,7 +64,6 @@ _SQLITE = {
 
 
 def _sqlite(name: str) -> dict[str, object]:
-    _FOLDER.mkdir(exist_ok=True)
     return {**_SQLITE, "NAME": _FOLDER / f"{name}.sqlite3", "TEST": {"NAME": _FOLDER / f"test-{name}.sqlite3"}}
 
 
