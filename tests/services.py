@@ -103,7 +103,7 @@ NEEDS = {
     "redis-server": Need(cache(_lacks_redis), "install redis-server (it need not run; the tests start their own)"),
     "chromium": Need(cache(_lacks_chromium), "install chromium, or set LIVEFEED_TEST_CHROMIUM to its path"),
     "nginx": Need(cache(lambda: _lacks_program("nginx")), "install nginx (it need not run)"),
-    "node": Need(cache(lambda: _lacks_program("node")), "install nodejs (20 or later)"),
+    "node": Need(cache(lambda: _lacks_program("node")), "install nodejs"),
     "openssl": Need(cache(lambda: _lacks_program("openssl")), "install openssl"),
     "registry": Need(cache(_lacks_registry), "give pip a way to a package registry"),
 }
