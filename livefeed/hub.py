@@ -55,6 +55,8 @@ class Hub:
         self._opening: dict[str, asyncio.Task[dict[str, Tail]]] = {}
         self._repairs: dict[str, asyncio.Task[None]] = {}
         self._repair_again: set[str] = set()
+        self._joining: dict[str, asyncio.Task[None]] = {}
+        self._layer_is_away = False
         self._pages: dict[tuple[str, int], asyncio.Task[tuple[Head, list[Frame]]]] = {}
         self._idle: dict[str, float] = {}
         self._flusher = Flusher(asyncio.get_running_loop())
@@ -72,9 +74,10 @@ class Hub:
 
     async def stop(self) -> None:
         """Leave the layer, let go of threads and connections. Streams have to be closed before."""
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._joining.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._tasks = []
         for topic in list(self.tails):
             await self._close_tail(topic)
@@ -102,8 +105,9 @@ class Hub:
         self._idle.update({topic: now for topic in topics if topic in self._idle})
 
     async def _open(self, topics: Sequence[str]) -> dict[str, Tail]:
-        # First join, then read: what comes in between is seen by one or the other.
-        await asyncio.gather(*(self._join(topic) for topic in topics))
+        # First join, then read: what comes in between is seen by one or the other; while the layer is away, by looks.
+        joining = [self._join_soon(topic) for topic in topics]
+        await asyncio.wait(joining, timeout=0 if self._layer_is_away else JOIN_SECONDS)
         heads = await self.pool.run(get_history().heads, topics)
         made = {topic: self._new_tail(topic, heads.get(topic, EMPTY)) for topic in topics}
         self.tails.update(made)
@@ -240,20 +244,20 @@ class Hub:
             return
         history = get_history()
         moved, self._marker = await self.pool.run(history.moved, self._marker)
-        await self._compare(moved)
+        self._compare(moved)
         stretches, self._unnumbered = await self.pool.run(history.leftovers, self._unnumbered)
         announce(stretches)
 
     async def _sweep(self) -> None:
         """Compare every tail with the history: whatever a look could miss, this finds."""
         if self.tails:
-            await self._compare(await self.pool.run(get_history().heads, list(self.tails)))
+            self._compare(await self.pool.run(get_history().heads, list(self.tails)))
 
     async def _trim(self) -> None:
         if self.tails:
             await self.pool.run(get_history().trim)
 
-    async def _compare(self, heads: dict[str, Head]) -> None:
+    def _compare(self, heads: dict[str, Head]) -> None:
         for topic, head in heads.items():
             tail = self.tails.get(topic)
             if tail is None:
@@ -261,7 +265,7 @@ class Hub:
             tail.floor = head.floor
             if (head.epoch, head.seq) != (tail.epoch, tail.head):
                 self._spawn_repair(tail)
-                await self._join(topic)  # the layer did not bring it: perhaps it forgot us
+                self._join_soon(topic)  # the layer did not bring it: perhaps it forgot us
 
     async def _tidy(self) -> None:
         """Close the tails that nobody came back to."""
@@ -283,12 +287,22 @@ class Hub:
 
     # -- the layer ------------------------------------------------------------------------------------------------
 
+    def _join_soon(self, topic: str) -> asyncio.Task[None]:
+        """Start to join a topic, or return the attempt under way. No reader of the history waits for it."""
+        if topic not in self._joining:
+            self._joining[topic] = asyncio.get_running_loop().create_task(self._join(topic))
+            self._joining[topic].add_done_callback(lambda _: self._joining.pop(topic))
+        return self._joining[topic]
+
     async def _join(self, topic: str) -> None:
         try:
             async with asyncio.timeout(JOIN_SECONDS):
                 await self._inbox.join(topic)
+            self._layer_is_away = False
         except Exception as error:
-            logger.warning("Joining %s failed (%r); it is served from the history.", topic, error)
+            if not self._layer_is_away:
+                logger.warning("Joining %s failed (%r); readers are served from the history.", topic, error)
+            self._layer_is_away = True
 
     async def _receive(self) -> None:
         """Receive until cancelled; where the layer fails, begin anew with a new channel."""

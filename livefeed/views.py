@@ -86,7 +86,10 @@ def _answer_for(request: HttpRequest) -> Answer:
         "application/json": _history,
         "text/html": _snapshot,
     }
-    wanted = request.get_preferred_type(list(answers))
+    try:
+        wanted = request.get_preferred_type(list(answers))
+    except ValueError:  # a parameter that can't be decoded
+        wanted = None
     if wanted is None:
         raise Problem(HTTPStatus.NOT_ACCEPTABLE, f"Accept one of {', '.join(answers)}.")
     return answers[wanted]

@@ -922,3 +922,23 @@ async def test_a_chore_is_repeated_although_it_fails(caplog: pytest.LogCaptureFi
     with pytest.raises(asyncio.CancelledError):
         await chore
     assert caplog.text.count("The test failed; it is repeated.") >= 2
+
+
+async def test_a_layer_that_hangs_delays_neither_a_new_topic_nor_the_look(
+    hub: Hub, settings: Any, layer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.LIVEFEED_LOOK_INTERVAL = 0.01
+    joined: list[str] = []
+
+    async def hang(group: str, channel: str) -> None:
+        joined.append(group)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(layer, "group_add", hang)
+    monkeypatch.setattr(hub_module, "JOIN_SECONDS", 0.01)
+    readers = [await subscribe(hub, f"t{number}") for number in range(5)]
+    monkeypatch.setattr(hub_module, "JOIN_SECONDS", 3600.0)
+    for number in range(5):
+        append(f"t{number}", 1)
+    assert [numbers(parse(await woken(reader))) for reader in readers] == [[1]] * 5
+    assert len(joined) >= 5

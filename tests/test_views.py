@@ -610,3 +610,8 @@ async def test_a_snapshot_shows_what_the_topic_is_about(roster: Roster, async_cl
     text = (await get(async_client, HTML, "testapp.note:open")).text
     assert "here" in text
     assert "there" not in text
+
+
+async def test_an_accept_header_that_can_t_be_decoded_is_a_406(async_client: Any) -> None:
+    response = await async_client.get("/livefeed/?topic=plain", headers={"accept": "text/html;a*=bogus''%41"})
+    assert response.status_code == 406
