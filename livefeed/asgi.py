@@ -126,10 +126,10 @@ class Guard:
             self._flow.abort()
             return True
         transport = getattr(getattr(self._send, "__self__", None), "transport", None)  # uvicorn
-        if isinstance(transport, asyncio.BaseTransport) and hasattr(transport, "abort"):
-            transport.abort()
-            return True
-        return False
+        abort = getattr(transport, "abort", None)  # of asyncio's transport, or uvloop's
+        if callable(abort):
+            abort()
+        return callable(abort)
 
     def release(self) -> None:
         """Forget the request."""

@@ -46,6 +46,11 @@ class Event:
         """Return the data, decoded from JSON anew at each call."""
         return json.loads(self.json)
 
+    @property
+    def size(self) -> int:
+        """The bytes of the data, as JSON in UTF-8."""
+        return len(self.json.encode())
+
     def as_json(self) -> dict[str, Any]:
         """Return the event as the JSON page shows it."""
         return {

@@ -18,7 +18,7 @@ from .announcing import announce
 from .chores import repeat
 from .conf import settings
 from .events import Event, Stretch
-from .history import EMPTY, Head, Page, get_history, position_of
+from .history import EMPTY, PAGE_BYTES, Head, Page, get_history, position_of
 from .pool import Pool
 from .sse import with_topic
 from .tail import Budget, Fit, Frame, Subscription, Tail
@@ -57,7 +57,7 @@ class Hub:
         self._repair_again: set[str] = set()
         self._joining: dict[str, asyncio.Task[None]] = {}
         self._layer_is_away = False
-        self._pages: dict[tuple[str, int], asyncio.Task[tuple[Head, list[Frame]]]] = {}
+        self._pages: dict[tuple[str, int, int], asyncio.Task[tuple[Head, list[Frame]]]] = {}
         self._idle: dict[str, float] = {}
         self._flusher = Flusher(asyncio.get_running_loop())
         self._marker: Any = None
@@ -132,16 +132,16 @@ class Hub:
             if not tail.readers:
                 self._idle[tail.topic] = asyncio.get_running_loop().time()
 
-    async def page(self, topic: str, after: int) -> tuple[Head, list[Frame]]:
+    async def page(self, topic: str, after: int, max_bytes: int = PAGE_BYTES) -> tuple[Head, list[Frame]]:
         """Return a part of a topic's history, encoded. Everyone who asks for the same part shares one read."""
-        key = (topic, after)
+        key = (topic, after, max_bytes)
         if key not in self._pages:
-            self._pages[key] = asyncio.get_running_loop().create_task(self._read_page(topic, after))
+            self._pages[key] = asyncio.get_running_loop().create_task(self._read_page(*key))
             self._pages[key].add_done_callback(lambda _: self._pages.pop(key))
         return await asyncio.shield(self._pages[key])
 
-    async def _read_page(self, topic: str, after: int) -> tuple[Head, list[Frame]]:
-        page = await self.pool.run(get_history().read, topic, after, PAGE_EVENTS)
+    async def _read_page(self, topic: str, after: int, max_bytes: int) -> tuple[Head, list[Frame]]:
+        page = await self.pool.run(get_history().read, topic, after, PAGE_EVENTS, max_bytes)
         return page.head, [self._frame(event) for event in page.events]
 
     # -- events ---------------------------------------------------------------------------------------------------
@@ -197,10 +197,11 @@ class Hub:
             self._repair_again.discard(tail.topic)
             # One that is known already is read too: it shows whether the history is still the one it was.
             epoch, asked = tail.epoch, tail.head
-            page = await self.pool.run(get_history().read, tail.topic, max(asked - 1, 0), PAGE_EVENTS)
+            size = PAGE_BYTES + settings.MAX_EVENT_BYTES
+            page = await self.pool.run(get_history().read, tail.topic, max(asked - 1, 0), PAGE_EVENTS, size)
             if tail.epoch == epoch:
                 await self._apply(tail, asked, page)
-            more = len(page.events) == PAGE_EVENTS or tail.topic in self._repair_again
+            more = (page.cut and tail.head > asked) or tail.topic in self._repair_again
 
     async def _apply(self, tail: Tail, asked: int, page: Page) -> None:
         """Bring a tail to a page that was read when it ended at ``asked``; begin anew where it can't be continued."""
@@ -208,7 +209,7 @@ class Hub:
         tail.floor = head.floor
         if tail.epoch in {"", head.epoch} and not head.seq < asked and head.floor <= asked:
             misfit = self._extend(tail, head.epoch, page.events)
-            if misfit is Fit.KNOWN and (tail.head >= head.seq or len(page.events) == PAGE_EVENTS):
+            if misfit is Fit.KNOWN and (tail.head >= head.seq or page.cut):
                 return
             if misfit is not Fit.CLASH:
                 logger.error("The history of %s has a hole after %s; its readers are told.", tail.topic, asked)

@@ -54,6 +54,7 @@ class StoredEvent(models.Model):
     uid = ExactCharField(_("event id"), max_length=32)
     type = ExactCharField(_("type"), max_length=MAX_TYPE_LENGTH)
     data = models.TextField(_("data"))
+    size = models.PositiveIntegerField(_("size in bytes"))
     created_at = models.DateTimeField(_("created"))
     numbered_at = models.DateTimeField(_("numbered"), null=True, db_index=True)
 

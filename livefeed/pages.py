@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from .cursors import Cursor, Position, entry, join
 from .events import Event
-from .history import EMPTY, get_history, position_of
+from .history import EMPTY, PAGE_BYTES, get_history, position_of
 from .resuming import best, missed
 
 #: Events on one page.
@@ -32,14 +32,14 @@ def history_page(topics: Sequence[str], cursor: Cursor | None) -> dict[str, Any]
         positions[topic] = position_of(head)
         if claims := cursor.positions(topic) if cursor else []:
             position = best(claims, head)
-            page = get_history().read(topic, position.seq, LIMIT)
+            page = get_history().read(topic, position.seq, LIMIT, PAGE_BYTES // len(topics))
             if reason := missed(position, page.head, (page.events[0].seq if page.events else None)):
                 resets.append({"topic": topic, "reason": reason})
                 positions[topic] = position_of(page.head)
             else:
                 positions[topic] = position
                 sources.append(_placed(page.head.epoch, page.events))
-                unread |= len(page.events) == LIMIT
+                unread |= page.cut
     events: list[dict[str, Any]] = []
     for epoch, event in merge(*sources, key=lambda placed: placed.event.created_at):
         if len(events) == LIMIT:

@@ -24,10 +24,10 @@ from . import sse
 from .access import Viewer
 from .conf import settings
 from .cursors import Cursor, Position
-from .history import Head, position_of
+from .history import PAGE_BYTES, Head, position_of
 from .hub import Hub
 from .resuming import GARBAGE, best, lost, missed
-from .tail import PAGE_BYTES, Frame, Subscription, Tail
+from .tail import Frame, Subscription, Tail
 
 logger = logging.getLogger("livefeed.streams")
 
@@ -115,17 +115,19 @@ class EventStream:
         """Read a page of what the tails do not hold any more from the history; where it can't be had, say so."""
         resets: list[bytes] = []
         found: dict[int, tuple[str, Iterable[Frame]]] = {}
-        for index in self._subscription.behind():
+        behind = self._subscription.behind()
+        share = PAGE_BYTES // max(len(behind), 1)  # of the bytes that one catch-up may take
+        for index in behind:
             tail, position = self._subscription.tails[index], self._subscription.positions[index]
             if position.epoch != tail.epoch:
                 await self._hub.repair(tail)
-            head, frames = await self._hub.page(tail.topic, position.seq)
+            head, frames = await self._hub.page(tail.topic, position.seq, share)
             if reason := missed(position, head, frames[0].seq if frames else None):
                 self._subscription.move(index, position_of(head))
                 resets.append(reset_block(self._subscription, tail, reason))
             elif frames:
                 found[index] = (head.epoch, frames)
-        return b"".join(resets) + self._subscription.deliver(found, PAGE_BYTES)
+        return b"".join(resets) + self._subscription.deliver(found, limit=None)
 
     def keep_alive(self) -> None:
         """Let a comment be written, unless something else is; end a stream that nobody ever began to read."""

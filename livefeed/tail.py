@@ -20,8 +20,6 @@ from .sse import with_id
 
 #: Bytes after which a chunk is cut: what a server buffers for one connection before it waits for the client.
 CHUNK_BYTES = 64 * 1024
-#: The same for a chunk that the history had to be read for.
-PAGE_BYTES = 1024 * 1024
 #: Chunks that a tail keeps ready: nearly all readers are at the same few positions.
 CHUNKS_KEPT = 16
 #: Bytes that a frame takes besides its body.
@@ -189,7 +187,7 @@ class Subscription:
         self.move(0, Position(tail.epoch, seq))
         return chunk
 
-    def deliver(self, found: dict[int, tuple[str, Iterable[Frame]]], limit: int = CHUNK_BYTES) -> bytes:
+    def deliver(self, found: dict[int, tuple[str, Iterable[Frame]]], limit: int | None = CHUNK_BYTES) -> bytes:
         """Return what was found (epoch and frames, by the topic's index) as one chunk, in the order of publishing."""
         blocks: list[bytes] = []
         size = 0
@@ -199,7 +197,7 @@ class Subscription:
             self.move(index, Position(epoch, frame.seq))
             blocks.append(with_id(self.cursor, frame.body, self.tails[index].topic if several else ""))
             size += len(blocks[-1])
-            if size > limit:
+            if limit is not None and size > limit:
                 break
         return b"".join(blocks)
 

@@ -14,7 +14,7 @@ import pytest
 from daphne.http_protocol import WebRequest
 
 from livefeed import apublish, asgi
-from livefeed.asgi import Reaper, Wrapped, say_goodbye_on_signals, wrap
+from livefeed.asgi import Guard, Reaper, Wrapped, say_goodbye_on_signals, wrap
 from livefeed.roster import Roster
 from livefeed.testing import open_stream
 from tests.asgi import application as site
@@ -495,3 +495,20 @@ async def test_a_signal_that_would_simply_kill_is_left_alone(monkeypatch: pytest
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     say_goodbye_on_signals()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_transport_that_is_no_asyncio_transport_is_cut_as_well() -> None:
+    """uvloop's is none."""
+    cut: list[bool] = []
+
+    class Transport:
+        def abort(self) -> None:
+            cut.append(True)
+
+    class Cycle:
+        transport = Transport()
+
+        async def send(self, message: Any) -> None: ...
+
+    assert Guard(Cycle().send).abort()
+    assert cut == [True]

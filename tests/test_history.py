@@ -25,7 +25,7 @@ from livefeed import Event, publish
 from livefeed.cursors import parse_cursor
 from livefeed.events import new_event
 from livefeed.exceptions import InvalidTopic
-from livefeed.history import EMPTY, Head, History, get_history
+from livefeed.history import EMPTY, Head, History, Page, get_history
 from livefeed.history.database import DatabaseHistory
 from livefeed.history.memory import MemoryHistory
 from livefeed.models import StoredEvent, StoredTopic
@@ -143,7 +143,7 @@ def test_a_reader_gets_what_follows_its_position_up_to_its_limit(history: Histor
 
 def test_a_topic_without_events_is_empty(history: History) -> None:
     history.append(some("other", 1))
-    assert history.read("build", 0, 10) == (EMPTY, ())
+    assert history.read("build", 0, 10) == Page(EMPTY, ())
     assert history.heads(["build"]) == {}
 
 
@@ -212,7 +212,7 @@ def test_a_topic_that_is_trimmed_to_nothing_keeps_its_number_and_its_epoch(
     age("build", 3700)
     assert history.trim() == 4
     assert history.heads(["build"]) == {"build": Head(before.epoch, 4, 4)}
-    assert history.read("build", 0, 10) == (Head(before.epoch, 4, 4), ())
+    assert history.read("build", 0, 10) == Page(Head(before.epoch, 4, 4), ())
     (after,) = history.append(some("build", 1, first=5))
     assert after.epoch == before.epoch
     assert [event.seq for event in after.events] == [5]
@@ -616,3 +616,13 @@ def test_the_order_holds_where_a_site_makes_its_transactions_stricter(
         monkeypatch.setitem(connection.settings_dict["OPTIONS"], option, value)
     writers_at_once(3, 6)
     assert len(stored("one")) == len(stored("two")) == 3 * 4
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_page_ends_with_the_event_that_passes_its_bytes(history: History) -> None:
+    history.append([new_event("build", "x" * 98, "message") for _ in range(10)])  # 100 bytes each, with the quotes
+    page = history.read("build", 2, 5, 250)
+    assert ([event.seq for event in page.events], page.cut) == ([3, 4, 5], True)
+    assert [event.seq for event in history.read("build", 2, 5, 1).events] == [3]
+    assert not history.read("build", 2, 8).cut
+    assert history.read("build", 2, 7).cut

@@ -53,9 +53,9 @@ class Watched:
         self.has_read = threading.Event()
         read, heads = history.read, history.heads
 
-        def watched_read(topic: str, after: int, limit: int) -> Page:
+        def watched_read(topic: str, after: int, limit: int, max_bytes: int) -> Page:
             self.reads.append((topic, after))
-            page = read(topic, after, limit)
+            page = read(topic, after, limit, max_bytes)
             self._hold()
             return page
 
@@ -190,7 +190,7 @@ async def test_an_event_that_is_numbered_while_the_history_is_read_is_no_hole(
     reader = await subscribe(hub, "t")
     read = memory.read
 
-    def slow_read(topic: str, after: int, limit: int) -> Page:
+    def slow_read(topic: str, after: int, limit: int, max_bytes: int) -> Page:
         head = memory.heads([topic])[topic]
         if head.seq < 3:
             append("t", head.seq + 1)
@@ -688,7 +688,7 @@ async def test_a_history_with_a_hole_is_not_read_for_ever(
     stored = memory._topics["t"].events
     holes = [event for event in stored if event.seq > 100]
 
-    def read(topic: str, after: int, limit: int) -> Page:
+    def read(topic: str, after: int, limit: int, max_bytes: int) -> Page:
         watched.reads.append((topic, after))
         return Page(memory.heads([topic])[topic], [event for event in holes if event.seq > after][:limit])
 

@@ -91,9 +91,9 @@ def interfere(memory: Any, monkeypatch: pytest.MonkeyPatch, what: Callable[[], A
     """Let something happen to the history right before its events are read."""
     read = memory.read
 
-    def late_read(topic: str, after: int, limit: int) -> Page:
+    def late_read(topic: str, after: int, limit: int, max_bytes: int) -> Page:
         what()
-        page: Page = read(topic, after, limit)
+        page: Page = read(topic, after, limit, max_bytes)
         return page
 
     monkeypatch.setattr(memory, "read", late_read)

@@ -533,7 +533,7 @@ async def test_a_history_that_is_away_ends_a_stream_that_needs_it_and_no_other(
         hub.receive(stretch)
     assert numbers(parse(await anext(current))) == [1, 2]
 
-    def away(topic: str, after: int, limit: int) -> Any:
+    def away(topic: str, after: int, limit: int, max_bytes: int) -> Any:
         raise ConnectionError("away")
 
     monkeypatch.setattr(memory, "read", away)

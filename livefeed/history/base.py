@@ -23,11 +23,18 @@ class Head(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A part of a topic: the events that follow a position, in order, and where the topic stood when they were read."""
+    """A part of a topic: the events that follow a position, in order, and where the topic stood before they were read.
+
+    ``cut`` tells that a limit ended it, and not the topic.
+    """
 
     head: Head
     events: Sequence[Event]
+    cut: bool = False
 
+
+#: Bytes of data on one page, unless less is asked for.
+PAGE_BYTES = 1024 * 1024
 
 #: A topic that never had an event.
 EMPTY = Head("", 0, 0)
@@ -73,8 +80,10 @@ class History(ABC):
         """
 
     @abstractmethod
-    def read(self, topic: str, after: int, limit: int) -> Page:
-        """Return at most ``limit`` numbered events with ``seq > after``, and the head as it was before they were read.
+    def read(self, topic: str, after: int, limit: int, max_bytes: int = PAGE_BYTES) -> Page:
+        """Return numbered events with ``seq > after``, and the head as it was before they were read.
+
+        At most ``limit`` events, and no more than the first that passes ``max_bytes`` of data.
 
         So an event that the head counts and the page lacks is a hole, and not one that came in between.
         """
@@ -86,6 +95,17 @@ class History(ABC):
     @abstractmethod
     def renew_epoch(self, topics: Iterable[str] | None = None) -> int:
         """Draw new epochs (for all topics by default), so that every cursor handed out before ends in a reset."""
+
+
+def fitting(sizes: Iterable[int], max_bytes: int) -> int:
+    """Return how many events of these sizes go on a page: up to the first that passes the limit, and that one."""
+    count = total = 0
+    for size in sizes:
+        count += 1
+        total += size
+        if total > max_bytes:
+            break
+    return count
 
 
 def get_history() -> History:

@@ -30,7 +30,7 @@ from ..cursors import new_epoch
 from ..events import Event, Stretch
 from ..models import StoredEvent, StoredTopic
 from ..transactions import short_transaction
-from .base import EMPTY, Head, History, Page
+from .base import EMPTY, PAGE_BYTES, Head, History, Page, fitting
 
 #: Rows per statement: under SQLite's limit of 999 variables, with room.
 BATCH = 400
@@ -122,11 +122,17 @@ class DatabaseHistory(History):
             marker = max(marker, moved_at)
         return heads, marker
 
-    def read(self, topic: str, after: int, limit: int) -> Page:
+    def read(self, topic: str, after: int, limit: int, max_bytes: int = PAGE_BYTES) -> Page:
         # The head first: events that it counts and that are not found after `after` are a hole, never a race.
         head = self.heads([topic]).get(topic, EMPTY)
-        rows = self._events.filter(topic=topic, seq__gt=after).order_by("seq")[:limit]
-        return Page(head, tuple(_event(row, row.seq) for row in rows))
+        rows = self._events.filter(topic=topic, seq__gt=after).order_by("seq")
+        # Then how large they are: what does not fit is not read at all.
+        sizes = list(rows.values_list("seq", "size")[: limit + 1])
+        count = fitting((size for _, size in sizes[:limit]), max_bytes)
+        if not count:
+            return Page(head, ())
+        events = tuple(_event(row, row.seq) for row in rows.filter(seq__lte=sizes[count - 1][0]))
+        return Page(head, events, count < len(sizes))
 
     def trim(self) -> int:
         return sum(self._trim(topic, cut) for topic, cut in self._cuts().items())
@@ -176,7 +182,9 @@ class DatabaseHistory(History):
 
 def _row(event: Event) -> StoredEvent:
     created_at = event.created_at if django_settings.USE_TZ else timezone.make_naive(event.created_at)
-    return StoredEvent(topic=event.topic, uid=event.id, type=event.type, data=event.json, created_at=created_at)
+    return StoredEvent(
+        topic=event.topic, uid=event.id, type=event.type, data=event.json, size=event.size, created_at=created_at
+    )
 
 
 def _event(row: StoredEvent, seq: int | None) -> Event:

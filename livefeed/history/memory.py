@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from ..conf import settings
 from ..cursors import new_epoch
 from ..events import Event, Stretch
-from .base import EMPTY, Head, History, Page
+from .base import EMPTY, PAGE_BYTES, Head, History, Page, fitting
 
 
 @dataclass
@@ -69,13 +69,16 @@ class MemoryHistory(History):
             since = marker or 0
             return {name: topic.head for name, topic in self._topics.items() if topic.moved > since}, self._moves
 
-    def read(self, topic: str, after: int, limit: int) -> Page:
+    def read(self, topic: str, after: int, limit: int, max_bytes: int = PAGE_BYTES) -> Page:
         with self._lock:
             if topic not in self._topics:
                 return Page(EMPTY, ())
             stored = self._topics[topic]
             start = max(after - stored.floor, 0)
-            return Page(stored.head, tuple(stored.events[start : start + limit]))
+            sizes = (event.size for event in stored.events[start : start + limit])
+            count = fitting(sizes, max_bytes)
+            cut = count < len(stored.events) - start
+            return Page(stored.head, tuple(stored.events[start : start + count]), cut)
 
     def trim(self) -> int:
         with self._lock:
