@@ -86,23 +86,25 @@ class Hub:
     # -- readers --------------------------------------------------------------------------------------------------
 
     async def open(self, topics: Sequence[str]) -> list[Tail]:
-        """Return the tails of these topics; those that are missing are made with one read of the history."""
+        """Return the tails of these topics; those that are missing are made with one read of the history.
+
+        Attach a subscription at once: a tail without a reader may be closed at the next await.
+        """
         self.start()
-        self._keep(topics)
-        missing = [topic for topic in topics if topic not in self.tails and topic not in self._opening]
-        if missing:
-            task = asyncio.get_running_loop().create_task(self._open(missing))
-            self._opening.update(dict.fromkeys(missing, task))
-            task.add_done_callback(lambda _: [self._opening.pop(topic) for topic in missing])
-        for task in {self._opening[topic] for topic in topics if topic in self._opening}:
-            await asyncio.shield(task)
-        self._keep(topics)
+        while missing := [topic for topic in topics if topic not in self.tails]:
+            await self._open_missing(missing)
+        now = asyncio.get_running_loop().time()
+        self._idle.update({topic: now for topic in topics if topic in self._idle})  # they linger from now on
         return [self.tails[topic] for topic in topics]
 
-    def _keep(self, topics: Iterable[str]) -> None:
-        """Let tails linger from now on, so that none is closed before its reader is attached."""
-        now = asyncio.get_running_loop().time()
-        self._idle.update({topic: now for topic in topics if topic in self._idle})
+    async def _open_missing(self, topics: Sequence[str]) -> None:
+        mine = [topic for topic in topics if topic not in self._opening]
+        if mine:
+            task = asyncio.get_running_loop().create_task(self._open(mine))
+            self._opening.update(dict.fromkeys(mine, task))
+            task.add_done_callback(lambda _: [self._opening.pop(topic) for topic in mine])
+        for task in {self._opening[topic] for topic in topics if topic in self._opening}:
+            await asyncio.shield(task)
 
     async def _open(self, topics: Sequence[str]) -> dict[str, Tail]:
         # First join, then read: what comes in between is seen by one or the other; while the layer is away, by looks.
@@ -129,7 +131,7 @@ class Hub:
         """Wake this reader no more; tails without readers are kept for a while."""
         for tail in subscription.tails:
             tail.readers.discard(subscription)
-            if not tail.readers:
+            if not tail.readers and self.tails.get(tail.topic) is tail:
                 self._idle[tail.topic] = asyncio.get_running_loop().time()
 
     async def page(self, topic: str, after: int, max_bytes: int = PAGE_BYTES) -> tuple[Head, list[Frame]]:

@@ -23,7 +23,7 @@ from django.http import StreamingHttpResponse
 from . import sse
 from .access import Viewer
 from .conf import settings
-from .cursors import Cursor, Position
+from .cursors import Cursor
 from .history import PAGE_BYTES, Head, position_of
 from .hub import Hub
 from .resuming import GARBAGE, best, lost, missed
@@ -171,19 +171,30 @@ async def place(
     Without a cursor, or where it says nothing of a topic, reading begins with what comes next.
     """
     tails = await hub.open(topics)
-    positions: list[Position] = []
-    resets: list[tuple[Tail, str]] = []
-    for tail in tails:
-        claims = cursor.positions(tail.topic) if cursor else []
-        if claims and lost(best(claims, _end_of(tail)), _end_of(tail)):
-            await hub.repair(tail)  # perhaps only this process has not heard of it yet
-        end = _end_of(tail)
-        claim = best(claims, end) if claims else position_of(end)
-        if reason := GARBAGE if garbage else lost(claim, end):
-            resets.append((tail, reason))
-            claim = position_of(end)
-        positions.append(claim)
-    return Subscription(tails, positions), resets
+    subscription = Subscription(tails, [position_of(_end_of(tail)) for tail in tails])
+    hub.attach(subscription)  # at once, so that none of its tails is closed
+    try:
+        return subscription, [
+            (tail, reason)
+            for index, tail in enumerate(tails)
+            if (reason := await _place_on(hub, subscription, index, cursor, garbage=garbage))
+        ]
+    except BaseException:
+        hub.detach(subscription)
+        raise
+
+
+async def _place_on(hub: Hub, subscription: Subscription, index: int, cursor: Cursor | None, *, garbage: bool) -> str:
+    """Set the position on one topic; return why the cursor can't be followed there, or ""."""
+    tail = subscription.tails[index]
+    claims = cursor.positions(tail.topic) if cursor else []
+    if claims and lost(best(claims, _end_of(tail)), _end_of(tail)):
+        await hub.repair(tail)  # perhaps only this process has not heard of it yet
+    end = _end_of(tail)
+    claim = best(claims, end) if claims else position_of(end)
+    reason = GARBAGE if garbage else lost(claim, end)
+    subscription.move(index, position_of(end) if reason else claim)
+    return reason
 
 
 def _end_of(tail: Tail) -> Head:
