@@ -52,6 +52,9 @@ class Wrapped:
             await self.application(scope, receive, send)
             return
         guard = Guard(send)
+        task = asyncio.current_task()
+        if guard.under_daphne and task is not None:
+            _daphne_requests.add(task)
         try:
             await self.application(scope, receive, guard.send)
         except asyncio.CancelledError:
@@ -69,6 +72,7 @@ class Wrapped:
                 guard.abort()
         finally:
             guard.release()
+            _daphne_requests.discard(task)
 
 
 class Guard:
@@ -76,12 +80,18 @@ class Guard:
 
     def __init__(self, send: Send) -> None:
         self._send = send
+        self._daphne = DaphneFlow.of(send)
         self._flow: DaphneFlow | None = None
         self._task: asyncio.Task[Any] | None = None
         self.streaming = False
         self.finished = False
         self.timed_out = False
         self.sending_since: float | None = None
+
+    @property
+    def under_daphne(self) -> bool:
+        """Whether Daphne serves the request."""
+        return self._daphne is not None
 
     async def send(self, message: Message) -> None:
         """Pass a message on, and come back when the client can take more."""
@@ -103,7 +113,7 @@ class Guard:
     def _begin(self) -> None:
         self.streaming = True
         self._task = asyncio.current_task()
-        self._flow = DaphneFlow.of(self._send)
+        self._flow = self._daphne
         reaper().watch(self)
         say_goodbye_on_signals()
 
@@ -166,7 +176,7 @@ class DaphneFlow:
     async def send(self, send: Send, message: Message, *, last: bool) -> None:
         if last:
             self.stop()
-        elif not self._registered:
+        elif not self._registered and getattr(self._protocol, "channel", self) is not None:  # None: the client has left
             self._registered = True
             self._protocol.registerProducer(self, True)
         await send(message)
@@ -234,6 +244,20 @@ def reaper() -> Reaper:
     return _reapers[loop]
 
 
+#: The requests under way in Daphne, which drops them when it stops, whatever they wait for. Python may then crash while
+#: it collects what is left of them; so they are ended before.
+_daphne_requests: set[asyncio.Task[Any] | None] = set()
+
+
+async def end_daphne_requests(grace: float) -> None:
+    """Cancel what Daphne would drop, and wait until it has ended, at most ``grace`` seconds."""
+    requests = [task for task in _daphne_requests if task is not None]
+    for task in requests:
+        task.cancel()
+    if requests:
+        await asyncio.wait(requests, timeout=grace)
+
+
 _goodbyes: dict[int, Any] = {}
 
 
@@ -274,5 +298,6 @@ class _Goodbye:
     async def _drain(self, number: int) -> None:
         try:
             await get_roster().drain(settings.DRAIN_SECONDS)
+            await end_daphne_requests(settings.DRAIN_SECONDS)
         finally:
             self._previous(number, None)

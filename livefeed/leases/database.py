@@ -34,6 +34,8 @@ class DatabaseLeases(Leases):
             # Each step is one statement that either has its effect or has none: nothing to lock, nothing to undo.
             if self._take_over(request, token) or self._take_expired(request, token, limit):
                 return token
+            if request.client and self._leases.filter(holder=request.holder, client=request.client).exists():
+                continue  # another connection of this client was quicker: take it over from that one
             if self._insert(request, self._free_slot(request.holder, limit), token):
                 return token
 
