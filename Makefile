@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
-WORKERS ?= 2
+WORKERS ?= 3
 ARGS ?=
 export PORT
 
@@ -21,6 +21,8 @@ EXTRAS := $(strip $(EXTRAS))
 empty :=
 DEMO_PACKAGES := -e ".[$(subst $(empty) $(empty),$(comma),$(EXTRAS))]" $(if $(DATABASE_URL),dj-database-url)
 DEMO_STAMP := $(VENV)/.livefeed-$(subst $(empty) $(empty),-,$(EXTRAS))$(if $(DATABASE_URL),-url)
+# The tests that talk to no process but the database: not those that start servers, nor those that start other tests.
+UNIT := --ignore tests/e2e --ignore tests/backends/test_servers.py
 DEV_STAMP := $(VENV)/.livefeed-dev
 
 .PHONY: help demo dev test test-js test-postgres test-mariadb lint format clean
@@ -40,7 +42,7 @@ demo: $(DEMO_STAMP)
 dev: $(DEV_STAMP)
 
 test: $(DEV_STAMP) test-js
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 	@$(if $(NODE),,echo "left out: tests/js, because node is not installed."; echo "    to run: install nodejs, then make test-js.")
 
 test-js:
@@ -48,12 +50,12 @@ test-js:
 
 test-postgres: export LIVEFEED_TEST_DATABASE = $(or $(LIVEFEED_TEST_POSTGRES),postgres://postgres@127.0.0.1:5432/postgres)
 test-postgres: $(DEV_STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/e2e $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(UNIT) $(ARGS)
 
 test-mariadb: export LIVEFEED_TEST_DATABASE = $(or $(LIVEFEED_TEST_MARIADB),mysql://root@127.0.0.1:3306/)
 test-mariadb: $(DEV_STAMP)
 	$(BIN)/python -m pip install --quiet -e ".[mysql]"
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/e2e $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(UNIT) $(ARGS)
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from playwright.sync_api import expect
@@ -52,6 +53,10 @@ class Reader:
     def misses(self, title: str) -> None:
         """Wait until the title is nowhere."""
         expect(self.page.locator(TITLES).filter(has_text=title)).to_have_count(0, timeout=LIMIT)
+
+    def picture(self, path: Path) -> None:
+        """Take a screenshot of the page at rest."""
+        self.page.screenshot(path=path, animations="disabled")
 
     def seen_at(self, title: str) -> float:
         """Return when the title was first seen, in milliseconds of the wall clock."""

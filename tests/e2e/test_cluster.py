@@ -48,7 +48,7 @@ def test_what_a_management_command_writes_appears_on_both_servers(
     blog_post("From the command line", env=env)
     for name, reader in readers.items():
         reader.sees("From the command line")
-        reader.page.screenshot(path=screenshots / f"cluster-{name}.png")
+        reader.picture(screenshots / f"cluster-{name}.png")
     blog_post("And another", env=env)
     for reader in readers.values():
         reader.sees("And another", "From the command line")

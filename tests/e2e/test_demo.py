@@ -36,7 +36,7 @@ def test_an_entry_saved_in_the_admin_appears_changes_and_goes_in_two_other_windo
         reader.sees("The lighthouse is lit", *before[:3])
         latency = reader.seen_at("The lighthouse is lit") - pressed
         record_property(f"from the button to window {number}", f"{latency:.0f} ms")
-        reader.page.screenshot(path=screenshots / f"demo-{number}.png")
+        reader.picture(screenshots / f"demo-{number}.png")
 
     editor.change("The lighthouse is lit", to="The lighthouse is dark")
     for reader in readers:
@@ -66,10 +66,10 @@ def test_a_tab_that_was_offline_shows_everything_once_and_in_order_when_it_is_ba
         editor.delete("Third")
         online.sees("Fourth", "Second, corrected", "First", "There before")
         assert offline.titles()[0] == "There before"
-        offline.page.screenshot(path=screenshots / "demo-offline.png")
+        offline.picture(screenshots / "demo-offline.png")
 
         wire.mend()
         offline.sees("Fourth", "Second, corrected", "First", "There before")
         assert offline.titles() == online.titles()
         assert len(set(offline.titles())) == len(offline.titles())
-        offline.page.screenshot(path=screenshots / "demo-back.png")
+        offline.picture(screenshots / "demo-back.png")
