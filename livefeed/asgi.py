@@ -16,7 +16,7 @@ import logging
 import signal
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from types import FrameType
 from typing import Any
 
@@ -32,6 +32,8 @@ Send = Callable[[Message], Awaitable[None]]
 Receive = Callable[[], Awaitable[Message]]
 Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
+#: Turns of the event loop in which what was cancelled comes to its end.
+TURNS = 5
 #: Seconds between two looks for writes that wait too long.
 REAP_EVERY = 0.5
 
@@ -52,11 +54,12 @@ class Wrapped:
             await self.application(scope, receive, send)
             return
         guard = Guard(send)
-        task = asyncio.current_task()
-        if guard.under_daphne and task is not None:
-            _daphne_requests.add(task)
+        if guard.daphne is not None and daphne_requests().stopping:
+            guard.abort()  # the client comes back to another process
+            return
         try:
-            await self.application(scope, receive, guard.send)
+            with daphne_requests().under_way(guard.daphne):
+                await self.application(scope, receive, guard.send)
         except asyncio.CancelledError:
             if guard.timed_out:
                 return
@@ -72,7 +75,6 @@ class Wrapped:
                 guard.abort()
         finally:
             guard.release()
-            _daphne_requests.discard(task)
 
 
 class Guard:
@@ -80,18 +82,13 @@ class Guard:
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._daphne = DaphneFlow.of(send)
+        self.daphne = DaphneFlow.of(send)
         self._flow: DaphneFlow | None = None
         self._task: asyncio.Task[Any] | None = None
         self.streaming = False
         self.finished = False
         self.timed_out = False
         self.sending_since: float | None = None
-
-    @property
-    def under_daphne(self) -> bool:
-        """Whether Daphne serves the request."""
-        return self._daphne is not None
 
     async def send(self, message: Message) -> None:
         """Pass a message on, and come back when the client can take more."""
@@ -113,7 +110,7 @@ class Guard:
     def _begin(self) -> None:
         self.streaming = True
         self._task = asyncio.current_task()
-        self._flow = self._daphne
+        self._flow = self.daphne
         reaper().watch(self)
         say_goodbye_on_signals()
 
@@ -132,8 +129,8 @@ class Guard:
 
     def abort(self) -> bool:
         """Cut the connection without waiting for what is not sent; return False where the server offers no way to."""
-        if self._flow is not None:
-            self._flow.abort()
+        if self.daphne is not None:
+            self.daphne.abort()
             return True
         transport = getattr(getattr(self._send, "__self__", None), "transport", None)  # uvicorn
         abort = getattr(transport, "abort", None)  # of asyncio's transport, or uvloop's
@@ -196,6 +193,10 @@ class DaphneFlow:
         if transport is not None:
             transport.abortConnection()
 
+    def disconnect(self) -> None:
+        """Tell the application that the client has left."""
+        self._protocol.application_queue.put_nowait({"type": "http.disconnect"})
+
     # Twisted's IPushProducer, by whose names the transport calls.
 
     def pauseProducing(self) -> None:
@@ -244,18 +245,51 @@ def reaper() -> Reaper:
     return _reapers[loop]
 
 
-#: The requests under way in Daphne, which drops them when it stops, whatever they wait for. Python may then crash while
-#: it collects what is left of them; so they are ended before.
-_daphne_requests: set[asyncio.Task[Any] | None] = set()
+class DaphneRequests:
+    """The requests under way in Daphne on one event loop, which it drops when it stops, whatever they wait for.
+
+    Python may then crash while it collects what is left of them. So they are ended before, as by clients that leave,
+    and no more are begun. (Cancelling would not do: Django does not pass it on to what a request waits for.)
+    """
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self._flows: dict[asyncio.Task[Any], DaphneFlow] = {}
+
+    @contextlib.contextmanager
+    def under_way(self, flow: DaphneFlow | None) -> Iterator[None]:
+        """Keep in mind that a request is under way in this task, if it is one of Daphne's."""
+        task = asyncio.current_task()
+        if flow is None or task is None:
+            yield
+            return
+        self._flows[task] = flow
+        try:
+            yield
+        finally:
+            del self._flows[task]
+
+    async def end(self, grace: float) -> None:
+        """End what Daphne would drop, and wait until that is done, at most ``grace`` seconds."""
+        self.stopping = True
+        flows = dict(self._flows)
+        for flow in flows.values():
+            flow.disconnect()
+        if flows:
+            await asyncio.wait(flows, timeout=grace)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
 
 
-async def end_daphne_requests(grace: float) -> None:
-    """Cancel what Daphne would drop, and wait until it has ended, at most ``grace`` seconds."""
-    requests = [task for task in _daphne_requests if task is not None]
-    for task in requests:
-        task.cancel()
-    if requests:
-        await asyncio.wait(requests, timeout=grace)
+_daphne_requests: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, DaphneRequests] = weakref.WeakKeyDictionary()
+
+
+def daphne_requests() -> DaphneRequests:
+    """Return Daphne's requests on the running event loop."""
+    loop = asyncio.get_running_loop()
+    if loop not in _daphne_requests:
+        _daphne_requests[loop] = DaphneRequests()
+    return _daphne_requests[loop]
 
 
 _goodbyes: dict[int, Any] = {}
@@ -298,6 +332,6 @@ class _Goodbye:
     async def _drain(self, number: int) -> None:
         try:
             await get_roster().drain(settings.DRAIN_SECONDS)
-            await end_daphne_requests(settings.DRAIN_SECONDS)
+            await daphne_requests().end(settings.DRAIN_SECONDS)
         finally:
             self._previous(number, None)
