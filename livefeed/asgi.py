@@ -16,24 +16,21 @@ import logging
 import signal
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from types import FrameType
 from typing import Any
 
 from . import sse
 from .conf import settings
+from .daphne import DaphneFlow, Message, Send, daphne_requests
 from .roster import get_roster
 from .streams import own_block
 
 logger = logging.getLogger("livefeed.asgi")
 
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
 Receive = Callable[[], Awaitable[Message]]
 Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-#: Turns of the event loop in which what was cancelled comes to its end.
-TURNS = 5
 #: Seconds between two looks for writes that wait too long.
 REAP_EVERY = 0.5
 
@@ -151,64 +148,6 @@ def _is_event_stream(message: Message) -> bool:
     return any(name.lower() == b"content-type" and value.startswith(wanted) for name, value in message["headers"])
 
 
-class DaphneFlow:
-    """Flow control for one response under Daphne: a Twisted push producer, which the transport pauses at 64 KiB.
-
-    Daphne hands an application ``functools.partial(server.handle_reply, protocol)`` as its ``send``, and its protocol
-    is a ``twisted.web.http.Request``, whose ``registerProducer`` is public. A system check holds that this is so.
-    """
-
-    def __init__(self, protocol: Any) -> None:
-        self._protocol = protocol
-        self._can_write = asyncio.Event()
-        self._can_write.set()
-        self._registered = False
-
-    @classmethod
-    def of(cls, send: Any) -> DaphneFlow | None:
-        """Return the flow of a Daphne response; None under other servers, which have flow control of their own."""
-        protocol = next(iter(getattr(send, "args", ())), None)
-        return cls(protocol) if type(protocol).__module__ == "daphne.http_protocol" else None
-
-    async def send(self, send: Send, message: Message, *, last: bool) -> None:
-        if last:
-            self.stop()
-        elif not self._registered and getattr(self._protocol, "channel", self) is not None:  # None: the client has left
-            self._registered = True
-            self._protocol.registerProducer(self, True)
-        await send(message)
-        if not self._can_write.is_set():
-            await self._can_write.wait()
-
-    def stop(self) -> None:
-        if self._registered:
-            self._registered = False
-            self._can_write.set()
-            with contextlib.suppress(Exception):  # the connection is gone, and its channel with it
-                self._protocol.unregisterProducer()
-
-    def abort(self) -> None:
-        self.stop()
-        transport = getattr(self._protocol, "transport", None)
-        if transport is not None:
-            transport.abortConnection()
-
-    def disconnect(self) -> None:
-        """Tell the application that the client has left."""
-        self._protocol.application_queue.put_nowait({"type": "http.disconnect"})
-
-    # Twisted's IPushProducer, by whose names the transport calls.
-
-    def pauseProducing(self) -> None:
-        self._can_write.clear()
-
-    def resumeProducing(self) -> None:
-        self._can_write.set()
-
-    def stopProducing(self) -> None:
-        self._can_write.set()
-
-
 class Reaper:
     """Disconnects the clients of one event loop that keep a write waiting for LIVEFEED_SEND_TIMEOUT seconds."""
 
@@ -243,53 +182,6 @@ def reaper() -> Reaper:
     if loop not in _reapers:
         _reapers[loop] = Reaper()
     return _reapers[loop]
-
-
-class DaphneRequests:
-    """The requests under way in Daphne on one event loop, which it drops when it stops, whatever they wait for.
-
-    Python may then crash while it collects what is left of them. So they are ended before, as by clients that leave,
-    and no more are begun. (Cancelling would not do: Django does not pass it on to what a request waits for.)
-    """
-
-    def __init__(self) -> None:
-        self.stopping = False
-        self._flows: dict[asyncio.Task[Any], DaphneFlow] = {}
-
-    @contextlib.contextmanager
-    def under_way(self, flow: DaphneFlow | None) -> Iterator[None]:
-        """Keep in mind that a request is under way in this task, if it is one of Daphne's."""
-        task = asyncio.current_task()
-        if flow is None or task is None:
-            yield
-            return
-        self._flows[task] = flow
-        try:
-            yield
-        finally:
-            del self._flows[task]
-
-    async def end(self, grace: float) -> None:
-        """End what Daphne would drop, and wait until that is done, at most ``grace`` seconds."""
-        self.stopping = True
-        flows = dict(self._flows)
-        for flow in flows.values():
-            flow.disconnect()
-        if flows:
-            await asyncio.wait(flows, timeout=grace)
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
-
-
-_daphne_requests: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, DaphneRequests] = weakref.WeakKeyDictionary()
-
-
-def daphne_requests() -> DaphneRequests:
-    """Return Daphne's requests on the running event loop."""
-    loop = asyncio.get_running_loop()
-    if loop not in _daphne_requests:
-        _daphne_requests[loop] = DaphneRequests()
-    return _daphne_requests[loop]
 
 
 _goodbyes: dict[int, Any] = {}
