@@ -18,9 +18,9 @@ from .announcing import announce
 from .chores import repeat
 from .conf import settings
 from .events import Event, Stretch
+from .flushing import Flusher
 from .history import EMPTY, PAGE_BYTES, Head, Page, get_history, position_of
 from .pool import Pool
-from .sse import with_topic
 from .tail import Budget, Fit, Frame, Subscription, Tail
 
 logger = logging.getLogger("livefeed.hub")
@@ -36,10 +36,6 @@ TRIM_EVERY = 60.0
 JOIN_SECONDS = 2.0
 #: Seconds before the layer is tried again after it failed: the first and the longest pause.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
-#: Turns of the loop that a flush is watched for: some servers write in a later one.
-LAPS = 4
-#: Seconds that a flush waits at most, however busy the loop was.
-LONGEST_WAIT = 0.5
 
 
 class Hub:
@@ -321,47 +317,6 @@ class Hub:
                 self._inbox.lost()
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
-
-
-class Flusher:
-    """Decides when readers are woken: at once when the loop is idle, in larger portions the busier it is."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._moved: dict[Tail, list[bytes]] = {}
-        self._flushing = False
-        self._not_before = 0.0
-
-    def flush_soon(self, tail: Tail, fleeting: Iterable[bytes] = ()) -> None:
-        """Wake the readers of a tail; those who wait get the fleeting frames as well."""
-        self._moved.setdefault(tail, []).extend(fleeting)
-        if not self._flushing:
-            self._schedule()
-
-    def _schedule(self) -> None:
-        self._flushing = True
-        self._loop.call_at(max(self._not_before, self._loop.time()), self._flush)
-
-    def _flush(self) -> None:
-        began = self._loop.time()
-        moved, self._moved = self._moved, {}
-        for tail, fleeting in moved.items():
-            plain = b"".join(fleeting)
-            named = b"".join(with_topic(tail.topic, frame) for frame in fleeting)
-            for reader in tail.readers:
-                reader.wake(named if len(reader.tails) > 1 else plain)
-        self._watch(LAPS, began)
-
-    def _watch(self, laps: int, began: float) -> None:
-        """Wait until the loop has done what the flush set off, and take the time."""
-        if laps:
-            self._loop.call_soon(self._watch, laps - 1, began)
-            return
-        now = self._loop.time()
-        self._not_before = now + min(now - began, LONGEST_WAIT)
-        self._flushing = False
-        if self._moved:
-            self._schedule()
 
 
 def _log_failure(task: asyncio.Task[Any]) -> None:

@@ -12,10 +12,11 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import connections
 
-from livefeed import broker
+from livefeed import LiveFeed, broker
 from livefeed.events import Event
 from livefeed.history import History, get_history
 from livefeed.hub import Hub
+from livefeed.registry import registry
 from livefeed.roster import Roster, get_roster
 from tests.reading import eventually, plain_encode, pool_threads
 
@@ -71,3 +72,17 @@ async def roster(
     await roster.close()
     await sync_to_async(connections.close_all)()
     await eventually(lambda: not pool_threads(), "the hub's threads have ended")
+
+
+@pytest.fixture
+def with_feed() -> Iterator[Callable[[type[LiveFeed]], None]]:
+    """Return a function that registers a feed until the end of the test."""
+    feeds: list[type[LiveFeed]] = []
+
+    def add(cls: type[LiveFeed]) -> None:
+        feeds.append(cls)
+        registry.add(cls)
+
+    yield add
+    for cls in feeds:
+        registry.remove(cls)

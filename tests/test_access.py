@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,7 +20,6 @@ from django.utils import timezone
 
 from livefeed import LiveFeed, apublish
 from livefeed.access import Viewer, address_of, grant, may_read, revoked, viewer_of
-from livefeed.registry import registry
 from livefeed.roster import Roster
 from livefeed.testing import EventStreamClient, open_stream
 from livefeed.topics import sign_topic, signature_holds
@@ -29,20 +28,6 @@ pytest_plugins = ["tests.reading_fixtures"]
 
 REVIEWS = "testapp.review"
 ANONYMOUS = Viewer(AnonymousUser(), None, "127.0.0.1")
-
-
-@pytest.fixture
-def with_feed() -> Iterator[Callable[[type[LiveFeed]], None]]:
-    """Return a function that registers a feed until the end of the test."""
-    feeds: list[type[LiveFeed]] = []
-
-    def add(cls: type[LiveFeed]) -> None:
-        feeds.append(cls)
-        registry.add(cls)
-
-    yield add
-    for cls in feeds:
-        registry.remove(cls)
 
 
 def session_of(user: User, **data: Any) -> SessionStore:

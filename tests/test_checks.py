@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +18,8 @@ from livefeed.asgi import wrap
 from livefeed.conf import Settings
 from livefeed.registry import registry
 from tests.testapp.models import Article, Elsewhere, Task
+
+pytest_plugins = ["tests.reading_fixtures"]
 
 #: This module as a URLconf: a site that forgot to include livefeed.urls.
 urlpatterns: list[Any] = []
@@ -49,22 +51,6 @@ def about(id: str, *, deploy: bool = False) -> CheckMessage:
 
 def ids(*, deploy: bool = False) -> list[str]:
     return sorted(str(message.id) for message in found(deploy=deploy))
-
-
-@pytest.fixture
-def with_feed() -> Iterator[Callable[[type[LiveFeed]], None]]:
-    """Return a function that registers a feed until the end of the test."""
-    feeds: list[type[LiveFeed]] = []
-
-    def add(cls: type[LiveFeed]) -> None:
-        feeds.append(cls)
-        registry.add(cls)
-
-    yield add
-    for cls in feeds:
-        registry.clashes[:] = [feed for feed in registry.clashes if type(feed) is not cls]
-        if type(registry.owner(cls.name)) is cls:
-            registry.remove(cls)
 
 
 def test_a_site_in_order_hears_nothing_but_of_its_other_database() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html as html_module
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html.parser import HTMLParser
 from typing import Any
 
@@ -19,7 +19,6 @@ from django.test import AsyncClient, Client, RequestFactory
 from livefeed import LiveFeed, html
 from livefeed.exceptions import FeedError, InvalidTopic
 from livefeed.history import acursor, cursor
-from livefeed.registry import registry
 from livefeed.roster import Roster
 from livefeed.testing import open_stream
 from livefeed.topics import plain_name, signature_holds
@@ -75,20 +74,6 @@ def request_of(user: Any = None, session_key: str | None = None) -> HttpRequest:
 
 def render(source: str, request: HttpRequest | None = None, **context: Any) -> str:
     return Template("{% load livefeed %}" + source).render(RequestContext(request or request_of(), context))
-
-
-@pytest.fixture
-def with_feed() -> Iterator[Callable[[type[LiveFeed]], None]]:
-    """Return a function that registers a feed until the end of the test."""
-    feeds: list[type[LiveFeed]] = []
-
-    def add(cls: type[LiveFeed]) -> None:
-        feeds.append(cls)
-        registry.add(cls)
-
-    yield add
-    for cls in feeds:
-        registry.remove(cls)
 
 
 # -- what is there ----------------------------------------------------------------------------------------------------

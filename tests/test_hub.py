@@ -16,12 +16,14 @@ from asgiref.sync import sync_to_async
 from django.db import DatabaseError, connection, connections, transaction
 
 from livefeed import broker
+from livefeed import flushing as flushing_module
 from livefeed import hub as hub_module
 from livefeed.chores import repeat
 from livefeed.cursors import NONE_YET, Position
 from livefeed.events import Event, Stretch, new_event
+from livefeed.flushing import Flusher
 from livefeed.history import Head, History, Page, get_history
-from livefeed.hub import Flusher, Hub
+from livefeed.hub import Hub
 from livefeed.pool import THREADS, Pool
 from livefeed.tail import Budget, Subscription, Tail
 from livefeed.testing import capture_events
@@ -493,8 +495,8 @@ def test_a_busy_loop_is_flushed_no_sooner_than_twice_the_time_of_the_last_flush(
 ) -> None:
     loop, tail, reader, flusher = flushing
     flusher.flush_soon(tail)
-    kept_busy = hub_module.LAPS * 0.1  # the flush itself, and what its readers write in later turns
-    for _ in range(hub_module.LAPS):
+    kept_busy = flushing_module.LAPS * 0.1  # the flush itself, and what its readers write in later turns
+    for _ in range(flushing_module.LAPS):
         loop.turn(busy=0.1)
         flusher.flush_soon(tail)
     loop.turn()
@@ -525,7 +527,7 @@ def test_a_flush_never_waits_longer_than_half_a_second(flushing: tuple[FakeLoop,
     while loop.soon:
         loop.turn()
     flusher.flush_soon(tail)
-    loop.now += hub_module.LONGEST_WAIT
+    loop.now += flushing_module.LONGEST_WAIT
     loop.turn()
     assert len(reader.times) == 2
 
