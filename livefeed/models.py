@@ -28,6 +28,16 @@ class ExactCharField(models.CharField):  # type: ignore[type-arg]
         return parameters
 
 
+class JSONTextField(models.TextField):  # type: ignore[type-arg]
+    """Text in any language, whatever character set MariaDB and MySQL use by default: latin1 refuses most of them."""
+
+    def db_parameters(self, connection: BaseDatabaseWrapper) -> Any:
+        parameters: dict[str, Any] = dict(super().db_parameters(connection))
+        if connection.vendor == "mysql":
+            parameters["collation"] = "utf8mb4_bin"
+        return parameters
+
+
 class StoredTopic(models.Model):
     """A topic that ever had an event: the epoch and the number of its newest event, and how far it was trimmed."""
 
@@ -53,7 +63,7 @@ class StoredEvent(models.Model):
     seq = models.BigIntegerField(_("number"), null=True)
     uid = ExactCharField(_("event id"), max_length=32)
     type = ExactCharField(_("type"), max_length=MAX_TYPE_LENGTH)
-    data = models.TextField(_("data"))
+    data = JSONTextField(_("data"))
     size = models.PositiveIntegerField(_("size in bytes"))
     created_at = models.DateTimeField(_("created"))
     numbered_at = models.DateTimeField(_("numbered"), null=True, db_index=True)
