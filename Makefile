@@ -42,8 +42,9 @@ demo: $(DEMO_STAMP)
 dev: $(DEV_STAMP)
 
 test: $(DEV_STAMP) test-js
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
-	@$(if $(NODE),,echo "left out: tests/js, because node is not installed."; echo "    to run: install nodejs, then make test-js.")
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS); status=$$?; \
+	$(if $(NODE),,echo "left out: tests/js because node is not installed."; echo "    to run: install nodejs.";) \
+	exit $$status
 
 test-js:
 	$(if $(and $(NODE),$(JS_TESTS)),$(NODE) --test $(JS_TESTS),@:)

@@ -2,7 +2,8 @@
 
 `@pytest.mark.needs("postgres", "redis")` (names: `tests.services.NEEDS`; `@pytest.mark.browser` is short for
 `needs("chromium")`). A need that the machine doesn't meet skips the test. With LIVEFEED_REQUIRE=all, or a list such as
-LIVEFEED_REQUIRE=postgres,redis, it fails the test instead: a gate may not pass because something wasn't installed.
+LIVEFEED_REQUIRE=postgres,redis, it fails the test instead: a gate may not pass because something wasn't installed. With
+"all" a test that is skipped for whatever reason fails the run.
 """
 
 from __future__ import annotations
@@ -48,6 +49,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(f"needs {name}: {lack}")
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    if _required("all") and terminal and terminal.stats.get("skipped") and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     _tell_measured(terminalreporter)
     _tell_left_out(terminalreporter)
@@ -76,6 +83,8 @@ def _tell_left_out(terminal: pytest.TerminalReporter) -> None:
         terminal.write_line(f"    to run: {NEEDS[name].cure}.")
     if others:
         terminal.write_line(f"left out: {_tests(others)}, for a reason of its own (pytest -rs says which).")
+    if _required("all"):
+        terminal.write_line("LIVEFEED_REQUIRE=all: that is a failure.")
 
 
 def _needs(item: pytest.Item) -> Iterator[str]:

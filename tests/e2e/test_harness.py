@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -56,12 +57,16 @@ def texts(blocks: list[Block]) -> list[tuple[str, str, str]]:
     return [(block.type, block.text, block.id) for block in blocks]
 
 
+def run_pytest(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    changed = environment({"LIVEFEED_REQUIRE": None, "PYTEST_ADDOPTS": None, **env})
+    return subprocess.run(command, env=changed, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
 def pytest_without_postgres(**env: str) -> subprocess.CompletedProcess[str]:
     """Run tests that need PostgreSQL where nobody answers."""
     nobody = f"postgres://postgres@127.0.0.1:{free_port()}/postgres"
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/e2e/test_idle.py"]
-    changed = environment({"LIVEFEED_REQUIRE": None, "LIVEFEED_TEST_POSTGRES": nobody, **env})
-    return subprocess.run(command, env=changed, cwd=ROOT, capture_output=True, text=True, check=False)
+    return run_pytest("tests/e2e/test_idle.py", LIVEFEED_TEST_POSTGRES=nobody, **env)
 
 
 def test_what_the_machine_lacks_is_left_out_and_told() -> None:
@@ -76,6 +81,17 @@ def test_what_is_required_and_missing_fails(required: str) -> None:
     done = pytest_without_postgres(LIVEFEED_REQUIRE=required)
     assert done.returncode == 1
     assert "LIVEFEED_REQUIRE asks for postgres, but no PostgreSQL at" in done.stdout
+
+
+@pytest.mark.parametrize(("required", "code"), [("", 0), ("all", 1)])
+def test_a_test_skipped_for_a_reason_of_its_own_passes_unless_all_are_required(
+    tmp_path: Path, required: str, code: int
+) -> None:
+    test = tmp_path / "test_skipped.py"
+    test.write_text("import pytest\n\ndef test_nothing() -> None:\n    pytest.skip('not today')\n")
+    done = run_pytest("-p", "tests.conftest", str(test), LIVEFEED_REQUIRE=required)
+    assert "left out: 1 test, for a reason of its own" in done.stdout
+    assert done.returncode == code
 
 
 def test_a_stream_cut_at_every_byte_is_read_the_same() -> None:
