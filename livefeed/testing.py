@@ -126,7 +126,10 @@ class EventStreamParser:
 
 
 class EventStreamClient:
-    """A stream, read through the site's whole ASGI application in this process; made by :func:`open_stream`."""
+    """A stream, read through the site's whole ASGI application in this process; made by :func:`open_stream`.
+
+    ``timeout`` is in seconds, for each wait, and may be changed at any time.
+    """
 
     def __init__(self, communicator: Any, timeout: float) -> None:
         self.status = 0
@@ -134,7 +137,7 @@ class EventStreamClient:
         self.parser = EventStreamParser()
         self.ended = False
         self._communicator = communicator
-        self._timeout = timeout
+        self.timeout = timeout
         self._waiting: list[ServerSentEvent] = []
 
     async def start(self) -> None:
@@ -147,7 +150,7 @@ class EventStreamClient:
         """Return what the application sends next; raise what it raises. A wait in vain does no harm to the stream."""
         message = asyncio.ensure_future(self._communicator.output_queue.get())
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self.timeout):
                 await asyncio.wait([message, self._communicator.future], return_when=asyncio.FIRST_COMPLETED)
         finally:
             if not message.done():
@@ -188,7 +191,7 @@ class EventStreamClient:
         """Leave, as a client does that closes its connection."""
         if not self.ended:
             await self._communicator.send_input({"type": "http.disconnect"})
-        await self._communicator.wait(self._timeout)
+        await self._communicator.wait(self.timeout)
 
 
 @asynccontextmanager

@@ -107,17 +107,20 @@ async def test_several_events_can_be_taken_at_once(roster: Roster) -> None:
 
 
 async def test_waiting_ends_with_a_timeout(roster: Roster) -> None:
-    async with open_stream("plain", timeout=0.05) as stream:
+    async with open_stream("plain") as stream:
         await stream.next()
+        stream.timeout = 0.05
         with pytest.raises(TimeoutError):
             await stream.next()
 
 
 async def test_a_stream_that_waited_in_vain_can_still_be_read(roster: Roster) -> None:
-    async with open_stream("plain", timeout=0.05) as stream:
+    async with open_stream("plain") as stream:
         await stream.next()
+        patience, stream.timeout = stream.timeout, 0.05
         with pytest.raises(TimeoutError):
             await stream.next()
+        stream.timeout = patience
         await apublish("plain", {"n": 1})
         assert (await stream.next()).json == {"n": 1}
 
