@@ -29,6 +29,10 @@ class WrongContext(LivefeedError, RuntimeError):
     """A call from a place where it would block or could not keep its promise; the message says what to call instead."""
 
 
+class HistoryUnavailable(LivefeedError):
+    """A history outside of Django's databases can't be reached, or answers too late. What it raised is the cause."""
+
+
 class LimitReached(LivefeedError):
     """A connection that is one too many.
 

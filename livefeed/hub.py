@@ -99,7 +99,7 @@ class Hub:
             task = asyncio.get_running_loop().create_task(self._open(mine))
             self._opening.update(dict.fromkeys(mine, task))
             task.add_done_callback(lambda _: [self._opening.pop(topic) for topic in mine])
-        for task in {self._opening[topic] for topic in topics if topic in self._opening}:
+        for task in dict.fromkeys(self._opening[topic] for topic in topics if topic in self._opening):
             await asyncio.shield(task)
 
     async def _open(self, topics: Sequence[str]) -> dict[str, Tail]:
@@ -120,13 +120,13 @@ class Hub:
     def attach(self, subscription: Subscription) -> None:
         """Wake this reader from now on."""
         for tail in subscription.tails:
-            tail.readers.add(subscription)
+            tail.readers[subscription] = None
             self._idle.pop(tail.topic, None)
 
     def detach(self, subscription: Subscription) -> None:
         """Wake this reader no more; tails without readers are kept for a while."""
         for tail in subscription.tails:
-            tail.readers.discard(subscription)
+            tail.readers.pop(subscription, None)
             if not tail.readers and self.tails.get(tail.topic) is tail:
                 self._idle[tail.topic] = asyncio.get_running_loop().time()
 

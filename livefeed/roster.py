@@ -12,16 +12,17 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from .access import Viewer, revoked
+from .access import Grant, Viewer, revoked
 from .chores import repeat
 from .conf import settings
+from .cursors import Cursor
 from .events import Event
 from .exceptions import LimitReached
 from .hub import Hub
 from .leases import LeaseRequest, get_leases
 from .registry import registry
 from .sse import frame
-from .streams import EventStream
+from .streams import EventStream, opening_block, place
 
 logger = logging.getLogger("livefeed.streams")
 
@@ -38,7 +39,7 @@ class Roster:
         self.hub = Hub(encode)
         self.draining = False
         self._process = uuid.uuid4().hex
-        self._streams: set[EventStream] = set()
+        self._streams: dict[EventStream, None] = {}  # a set in the order of opening
         self._placing = 0  # let in, or at the door: their streams have not begun
         self._given_back: list[str] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -46,6 +47,29 @@ class Roster:
 
     def __len__(self) -> int:
         return len(self._streams) + self._placing
+
+    async def open(
+        self, viewer: Viewer, client: str, granted: Grant, cursor: Cursor | None, *, garbage: bool
+    ) -> EventStream:
+        """Return a stream of the granted topics from a cursor on, which is taken care of from now on.
+
+        Raises :exc:`LimitReached` where it would be one too many, and what the history raises where it is away.
+        """
+        async with self.admit(viewer, client, list(granted.names)) as lease:
+            subscription, resets = await place(self.hub, list(granted.names), cursor, garbage=garbage)
+            resumed = None if cursor is None and not garbage else not resets
+            opening = opening_block(subscription, resets, granted.refused, resumed=resumed)
+            stream = EventStream(
+                self.hub,
+                subscription,
+                opening,
+                viewer=viewer,
+                names=granted.names,
+                lease=lease,
+                on_end=self.leave,
+            )
+            self.enter(stream)
+        return stream
 
     @asynccontextmanager
     async def admit(self, viewer: Viewer, client: str, topics: list[str]) -> AsyncIterator[str]:
@@ -87,13 +111,13 @@ class Roster:
     def enter(self, stream: EventStream) -> None:
         """Take care of a stream from now on."""
         stream.written_at = asyncio.get_running_loop().time()
-        self._streams.add(stream)
+        self._streams[stream] = None
         if self.draining:
             stream.say_goodbye("shutdown")
 
     def leave(self, stream: EventStream) -> None:
         """Let a stream go, and give its lease back with the others of this moment."""
-        self._streams.discard(stream)
+        self._streams.pop(stream, None)
         self._given_back.append(stream.lease)
         self._note_if_empty()
 

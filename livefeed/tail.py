@@ -81,7 +81,7 @@ class Tail:
         self.start = position.seq
         #: The number up to which the history is trimmed, as far as it was heard here.
         self.floor = 0
-        self.readers: set[Subscription] = set()
+        self.readers: dict[Subscription, None] = {}  # a set in the order of attaching
         self._frames: deque[Frame] = deque()
         self._budget = budget
         self._chunks: dict[int, tuple[bytes, int]] = {}

@@ -15,7 +15,7 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.contrib.auth.decorators import login_not_required
 from django.core.handlers.asgi import ASGIRequest
-from django.db import Error as DatabaseIsAway
+from django.db import Error as DatabaseError
 from django.db import connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
@@ -24,10 +24,10 @@ from . import html, sse
 from .access import Grant, Viewer, grant, viewer_of
 from .conf import settings
 from .cursors import Cursor, parse_cursor
-from .exceptions import FeedError, InvalidCursor, InvalidTopic, LimitReached
+from .exceptions import FeedError, HistoryUnavailable, InvalidCursor, InvalidTopic, LimitReached
 from .pages import history_page
 from .roster import get_roster
-from .streams import HEADERS, REFUSED_RETRY, EventStream, EventStreamResponse, opening_block, own_block, place
+from .streams import HEADERS, REFUSED_RETRY, EventStreamResponse, own_block
 from .topics import plain_name, validate_topic
 
 METHODS = "GET, HEAD, OPTIONS"
@@ -58,7 +58,7 @@ async def stream(request: HttpRequest) -> HttpResponseBase:
         return await _answer(request)
     except Problem as problem:
         return problem.response()
-    except DatabaseIsAway:
+    except (DatabaseError, HistoryUnavailable):
         return _limited(request, LimitReached("unavailable", 0))
 
 
@@ -137,22 +137,8 @@ async def _stream(request: HttpRequest, viewer: Viewer, granted: Grant) -> HttpR
     if client and not _CLIENT.fullmatch(client):
         raise Problem(HTTPStatus.BAD_REQUEST, 'client is 1 to 64 letters, digits, "-" and "_".')
     cursor, garbage = _stream_cursor(request)
-    roster = get_roster()
     try:
-        async with roster.admit(viewer, client, list(granted.names)) as lease:
-            subscription, resets = await place(roster.hub, list(granted.names), cursor, garbage=garbage)
-            resumed = None if cursor is None and not garbage else not resets
-            opening = opening_block(subscription, resets, granted.refused, resumed=resumed)
-            body = EventStream(
-                roster.hub,
-                subscription,
-                opening,
-                viewer=viewer,
-                names=granted.names,
-                lease=lease,
-                on_end=roster.leave,
-            )
-            roster.enter(body)
+        body = await get_roster().open(viewer, client, granted, cursor, garbage=garbage)
     except LimitReached as limit:
         return _limited(request, limit)
     return EventStreamResponse(body)
