@@ -36,6 +36,10 @@ class LiveFeed:
     #: Whether events carry their type in an ``event:`` line. Clients that only take unnamed ones (Turbo, htmx 4) need
     #: False; they then find the data alone, and a ``str`` as it is, not quoted as JSON.
     event_names: ClassVar[bool] = True
+    #: Seconds that an event is kept, from its numbering. Default LIVEFEED_RETENTION; 0 keeps by count only.
+    retention: ClassVar[float | None] = None
+    #: Events kept per topic. Default LIVEFEED_RETENTION_EVENTS; 0 keeps by age only.
+    retention_events: ClassVar[int | None] = None
     #: How many items the widget shows.
     limit: ClassVar[int] = 20
     #: Where the widget puts new items.

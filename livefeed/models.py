@@ -18,34 +18,43 @@ from .events import MAX_TYPE_LENGTH
 from .topics import MAX_LENGTH
 
 
-class ExactCharField(models.CharField):  # type: ignore[type-arg]
-    """ASCII text that is compared byte by byte; by default MariaDB and MySQL take "News" and "news" for the same."""
+class BinaryCollation:
+    """Text that MariaDB and MySQL keep in one character set and compare byte by byte, whatever their defaults are."""
+
+    collation: str
 
     def db_parameters(self, connection: BaseDatabaseWrapper) -> Any:
-        parameters: dict[str, Any] = dict(super().db_parameters(connection))
+        parameters: dict[str, Any] = dict(super().db_parameters(connection))  # type: ignore[misc]
         if connection.vendor == "mysql":
-            parameters["collation"] = "ascii_bin"
+            parameters["collation"] = self.collation
         return parameters
 
 
-class JSONTextField(models.TextField):  # type: ignore[type-arg]
-    """Text in any language, whatever character set MariaDB and MySQL use by default: latin1 refuses most of them."""
+class ExactCharField(BinaryCollation, models.CharField):  # type: ignore[type-arg]
+    """ASCII text; by default MariaDB and MySQL take "News" and "news" for the same."""
 
-    def db_parameters(self, connection: BaseDatabaseWrapper) -> Any:
-        parameters: dict[str, Any] = dict(super().db_parameters(connection))
-        if connection.vendor == "mysql":
-            parameters["collation"] = "utf8mb4_bin"
-        return parameters
+    collation = "ascii_bin"
+
+
+class JSONTextField(BinaryCollation, models.TextField):  # type: ignore[type-arg]
+    """Text in any language; where latin1 is the default it would refuse most of them."""
+
+    collation = "utf8mb4_bin"
 
 
 class StoredTopic(models.Model):
-    """A topic that ever had an event: the epoch and the number of its newest event, and how far it was trimmed."""
+    """A topic that ever had an event: the epoch and the number of its newest event, and how far it was trimmed.
+
+    ``trim_at`` says when there will be something to trim; it is set to now by a numbering past ``trim_head``.
+    """
 
     name = ExactCharField(_("topic"), max_length=MAX_LENGTH, unique=True)
     epoch = ExactCharField(_("epoch"), max_length=EPOCH_LENGTH)
     head = models.BigIntegerField(_("newest number"), default=0)
     floor = models.BigIntegerField(_("trimmed up to"), default=0)
     moved_at = models.DateTimeField(_("moved"), db_default=Now(), db_index=True)
+    trim_at = models.DateTimeField(_("to be trimmed"), null=True, db_default=Now(), db_index=True)
+    trim_head = models.BigIntegerField(_("to be trimmed past number"), null=True)
 
     class Meta:
         db_table = "livefeed_topic"
@@ -66,7 +75,7 @@ class StoredEvent(models.Model):
     data = JSONTextField(_("data"))
     size = models.PositiveIntegerField(_("size in bytes"))
     created_at = models.DateTimeField(_("created"))
-    numbered_at = models.DateTimeField(_("numbered"), null=True, db_index=True)
+    numbered_at = models.DateTimeField(_("numbered"), null=True)
 
     class Meta:
         db_table = "livefeed_event"
@@ -74,6 +83,8 @@ class StoredEvent(models.Model):
         verbose_name_plural = _("events")
         # Serves numbering (seq is null), reading on from a position, and trimming a prefix.
         constraints = [models.UniqueConstraint(fields=["topic", "seq"], name="livefeed_event_topic_seq")]
+        # Serves looking for leftovers. MariaDB has no partial index, which would do elsewhere.
+        indexes = [models.Index(fields=["numbered_at", "id"], name="livefeed_event_numbered_at")]
 
     def __str__(self) -> str:
         return f"{self.topic} {self.seq or '–'} {self.type}"

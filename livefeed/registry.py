@@ -6,8 +6,10 @@ from typing import TypeVar
 
 from django.utils.module_loading import autodiscover_modules
 
+from .conf import settings
 from .exceptions import FeedError
 from .feeds import LiveFeed
+from .history import Retention
 from .receivers import Receivers
 from .topics import prefix, validate_topic
 
@@ -52,6 +54,14 @@ class Registry:
     def owner(self, topic: str) -> LiveFeed | None:
         """Return the feed that owns a topic, if any does."""
         return self._feeds.get(prefix(topic))
+
+    def retention(self, topic: str) -> Retention:
+        """Return how much of a topic is kept: as its feed says, else as the settings do."""
+        feed = self.owner(topic) or LiveFeed
+        return Retention(
+            settings.RETENTION if feed.retention is None else feed.retention,
+            settings.RETENTION_EVENTS if feed.retention_events is None else feed.retention_events,
+        )
 
     def __iter__(self):  # type: ignore[no-untyped-def]
         return iter(self._feeds.values())

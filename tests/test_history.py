@@ -29,6 +29,7 @@ from livefeed.history import EMPTY, Head, History, Page, get_history
 from livefeed.history.database import DatabaseHistory
 from livefeed.history.memory import MemoryHistory
 from livefeed.models import StoredEvent, StoredTopic
+from livefeed.registry import registry
 
 from .writing import Doomed, at_once, in_thread, statements, stored
 
@@ -57,6 +58,7 @@ def age(history: History, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, flo
     def in_database(topic: str, seconds: float) -> None:
         passed = datetime.timedelta(seconds=seconds)
         StoredEvent.objects.filter(topic=topic).update(numbered_at=F("numbered_at") - passed)
+        StoredTopic.objects.filter(name=topic).update(trim_at=F("trim_at") - passed)
 
     def in_memory(topic: str, seconds: float) -> None:
         stored_topic = history._topics[topic]  # type: ignore[attr-defined]
@@ -182,12 +184,12 @@ def test_topics_that_got_events_since_a_look_at_an_empty_history_are_named(histo
 def test_trimming_by_count_keeps_the_newest_and_remembers_how_far_it_went(history: History, settings: Any) -> None:
     settings.LIVEFEED_RETENTION_EVENTS = 3
     history.append([*some("long", 10), *some("short", 3)])
-    assert history.trim() == 7
+    assert history.trim(registry.retention) == 7
     page = history.read("long", 0, 100)
     assert numbers(page.events) == [8, 9, 10]
     assert (page.head.seq, page.head.floor) == (10, 7)
     assert history.heads(["short"])["short"].floor == 0
-    assert history.trim() == 0
+    assert history.trim(registry.retention) == 0
 
 
 def test_trimming_by_age_removes_what_was_numbered_too_long_ago(
@@ -197,7 +199,7 @@ def test_trimming_by_age_removes_what_was_numbered_too_long_ago(
     history.append([*some("build", 2), *some("young", 1)])
     age("build", 3700)
     history.append(some("build", 2, first=3))
-    assert history.trim() == 2
+    assert history.trim(registry.retention) == 2
     page = history.read("build", 0, 100)
     assert numbers(page.events) == [3, 4]
     assert (page.head.seq, page.head.floor) == (4, 2)
@@ -210,7 +212,7 @@ def test_a_topic_that_is_trimmed_to_nothing_keeps_its_number_and_its_epoch(
     settings.LIVEFEED_RETENTION = 3600.0
     (before,) = history.append(some("build", 4))
     age("build", 3700)
-    assert history.trim() == 4
+    assert history.trim(registry.retention) == 4
     assert history.heads(["build"]) == {"build": Head(before.epoch, 4, 4)}
     assert history.read("build", 0, 10) == Page(Head(before.epoch, 4, 4), ())
     (after,) = history.append(some("build", 1, first=5))
@@ -222,7 +224,7 @@ def test_a_topic_that_is_trimmed_to_nothing_keeps_its_number_and_its_epoch(
 def test_more_than_one_statement_s_worth_is_trimmed(history: History, settings: Any) -> None:
     settings.LIVEFEED_RETENTION_EVENTS = 1
     history.append(some("build", 2 * BATCH + 2))
-    assert history.trim() == 2 * BATCH + 1
+    assert history.trim(registry.retention) == 2 * BATCH + 1
     assert numbers(history.read("build", 0, 10).events) == [2 * BATCH + 2]
 
 
@@ -233,7 +235,7 @@ def test_a_retention_of_nought_keeps_everything(
     settings.LIVEFEED_RETENTION_EVENTS = 0
     history.append(some("build", 5))
     age("build", 10**7)
-    assert history.trim() == 0
+    assert history.trim(registry.retention) == 0
     assert len(history.read("build", 0, 100).events) == 5
 
 
@@ -295,7 +297,7 @@ def test_whatever_is_appended_and_trimmed_in_memory_reads_without_a_hole(
         given.setdefault(topic, []).extend(event.id for event in events)
         history.append(events)
         settings.LIVEFEED_RETENTION_EVENTS = keep
-        history.trim()
+        history.trim(registry.retention)
         for name, ids in given.items():
             head = history.heads([name])[name]
             rest = history.read(name, head.floor, 1000).events
@@ -309,7 +311,7 @@ def test_time_in_memory_is_no_wall_clock(settings: Any, monkeypatch: pytest.Monk
     history.append(some("build", 2))
     late = time.monotonic() + 3601
     monkeypatch.setattr("livefeed.history.memory.time", SimpleNamespace(monotonic=lambda: late))
-    assert history.trim() == 2
+    assert history.trim(registry.retention) == 2
 
 
 # -- which history --------------------------------------------------------------------------------------------------
@@ -472,7 +474,7 @@ def test_an_event_of_a_two_hour_transaction_survives_a_retention_of_one_hour(
     began = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=2)
     database.record([Event("build", "message", "1", created_at=began)])
     database.number(["build"])
-    assert database.trim() == 0
+    assert database.trim(registry.retention) == 0
     (event,) = stored("build")
     assert event.created_at == began
 
@@ -482,7 +484,7 @@ def test_what_is_not_numbered_yet_is_never_trimmed(database: DatabaseHistory, se
     settings.LIVEFEED_RETENTION_EVENTS = 1
     database.append(some("build", 3))
     database.record(some("build", 2, first=4))
-    assert database.trim() == 2
+    assert database.trim(registry.retention) == 2
     database.number(["build"])
     assert numbers(database.read("build", 0, 10).events) == [3, 4, 5]
 
@@ -498,7 +500,7 @@ def test_a_floor_is_stored_in_the_transaction_that_trims(database: DatabaseHisto
         return outcome
 
     with pytest.raises(Doomed), connection.execute_wrapper(dies):
-        database.trim()
+        database.trim(registry.retention)
     assert database.heads(["build"])["build"].floor == 0
     assert numbers(database.read("build", 0, 10).events) == [1, 2, 3, 4, 5]
 
@@ -542,7 +544,7 @@ def test_times_are_kept_where_a_site_has_no_time_zones(database: DatabaseHistory
     assert event.created_at == moment
     assert event.created_at.tzinfo is datetime.UTC
     settings.LIVEFEED_RETENTION = 3600.0
-    assert database.trim() == 0
+    assert database.trim(registry.retention) == 0
     _, marker = database.moved(None)
     database.append(some("two", 1))
     moved, _ = database.moved(marker)

@@ -25,6 +25,7 @@ from livefeed.flushing import Flusher
 from livefeed.history import Head, History, Page, get_history
 from livefeed.hub import Hub
 from livefeed.pool import THREADS, Pool
+from livefeed.registry import registry
 from livefeed.tail import Budget, Subscription, Tail
 from livefeed.testing import capture_events
 from tests.reading import (
@@ -674,7 +675,7 @@ async def test_a_topic_that_was_trimmed_past_the_tail_begins_anew(hub: Hub, sett
     reader = await subscribe(hub, "t")
     append("t", *range(10))
     settings.LIVEFEED_RETENTION_EVENTS = 3
-    get_history().trim()
+    get_history().trim(registry.retention)
     await hub.repair(hub.tails["t"])
     tail = hub.tails["t"]
     assert (tail.start, tail.floor) == (10, 7)

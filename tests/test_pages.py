@@ -16,6 +16,7 @@ from livefeed.cursors import NONE_YET, Cursor, Position, entry, join, parse_curs
 from livefeed.events import Event
 from livefeed.history import History, Page, cursor
 from livefeed.pages import history_page
+from livefeed.registry import registry
 from tests.reading import append
 
 pytest_plugins = ["tests.reading_fixtures"]
@@ -79,7 +80,7 @@ def test_what_can_t_be_followed_is_told_and_begins_at_the_end(memory: Any, setti
         memory.renew_epoch()
     if reason == "trimmed":
         settings.LIVEFEED_RETENTION_EVENTS = 1
-        memory.trim()
+        memory.trim(registry.retention)
     append("b", 1)
     page = history_page(["a", "b"], parse_cursor(join([since, entry("b", NONE_YET)])))
     assert page["resets"] == [{"topic": "a", "reason": reason}]
@@ -105,7 +106,7 @@ def test_what_is_trimmed_while_a_page_is_made_is_told(
     since = cursor("a")
     append("a", *range(10))
     settings.LIVEFEED_RETENTION_EVENTS = 3
-    interfere(memory, monkeypatch, memory.trim)
+    interfere(memory, monkeypatch, lambda: memory.trim(registry.retention))
     page = history_page(["a"], parse_cursor(since))
     assert page["resets"] == [{"topic": "a", "reason": "trimmed"}]
     assert page["events"] == []

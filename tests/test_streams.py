@@ -23,6 +23,7 @@ from livefeed.cursors import NONE_YET, Position, entry, parse_cursor
 from livefeed.history import History, acursor, get_history
 from livefeed.hub import Hub
 from livefeed.models import Lease, StoredEvent, StoredTopic
+from livefeed.registry import registry
 from livefeed.roster import Roster
 from livefeed.streams import EventStream, EventStreamResponse, place
 from livefeed.tail import Subscription
@@ -283,7 +284,7 @@ async def _trimmed(settings: Any) -> str:
     cursor = await acursor(PLAIN)
     await write(PLAIN, 2, 3, 4)
     settings.LIVEFEED_RETENTION_EVENTS = 1
-    await sync_to_async(get_history().trim)()
+    await sync_to_async(get_history().trim)(registry.retention)
     return cursor
 
 
@@ -385,7 +386,7 @@ async def test_a_slow_reader_whose_events_were_trimmed_meanwhile_is_told(
     for stretch in append("t", *range(10)):
         hub.receive(stretch)
     settings.LIVEFEED_RETENTION_EVENTS = 2
-    get_history().trim()
+    get_history().trim(registry.retention)
     hub.tails["t"].forget_older_half()
     (reset,) = parse(await anext(stream))
     assert (reset.type, reset.json["reason"]) == ("livefeed-reset", "trimmed")

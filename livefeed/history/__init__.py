@@ -1,5 +1,16 @@
 """Where events are durable and ordered: the truth. Backends: ``database`` (the default) and ``memory``."""
 
-from .base import EMPTY, PAGE_BYTES, Head, History, Page, acursor, cursor, get_history, position_of
+from .base import EMPTY, PAGE_BYTES, Head, History, Page, Retention, acursor, cursor, get_history, position_of
 
-__all__ = ["EMPTY", "PAGE_BYTES", "Head", "History", "Page", "acursor", "cursor", "get_history", "position_of"]
+__all__ = [
+    "EMPTY",
+    "PAGE_BYTES",
+    "Head",
+    "History",
+    "Page",
+    "Retention",
+    "acursor",
+    "cursor",
+    "get_history",
+    "position_of",
+]

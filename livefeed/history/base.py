@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from asgiref.sync import sync_to_async
@@ -31,6 +31,16 @@ class Page(NamedTuple):
     head: Head
     events: Sequence[Event]
     cut: bool = False
+
+
+class Retention(NamedTuple):
+    """How much of a topic is kept: ``seconds`` since the numbering, and that many ``events``; 0 is no limit.
+
+    What either limit does not keep goes.
+    """
+
+    seconds: float
+    events: int
 
 
 #: Bytes of data on one page, unless less is asked for.
@@ -89,8 +99,12 @@ class History(ABC):
         """
 
     @abstractmethod
-    def trim(self) -> int:
-        """Remove what the retention does not keep; return how many events went."""
+    def trim(self, retention: Callable[[str], Retention], topics: Iterable[str] | None = None) -> int:
+        """Remove what is kept no more, on these topics or on all of them; return how many events went.
+
+        ``retention`` tells for a topic's name what is kept of it. What goes is a prefix of the topic, by the time of
+        numbering, and the head's ``floor`` moves along with it in one step. Logs at level DEBUG what went.
+        """
 
     @abstractmethod
     def renew_epoch(self, topics: Iterable[str] | None = None) -> int:

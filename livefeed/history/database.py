@@ -14,14 +14,16 @@ told so by the database and tries again.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import takewhile
+from typing import Any, NamedTuple
 
 from django.conf import settings as django_settings
 from django.db import connections
-from django.db.models import F, Max, QuerySet
+from django.db.models import F, Max, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -30,7 +32,9 @@ from ..cursors import new_epoch
 from ..events import Event, Stretch
 from ..models import StoredEvent, StoredTopic
 from ..transactions import short_transaction
-from .base import EMPTY, PAGE_BYTES, Head, History, Page, fitting
+from .base import EMPTY, PAGE_BYTES, Head, History, Page, Retention, fitting
+
+logger = logging.getLogger("livefeed.history")
 
 #: Rows per statement: under SQLite's limit of 999 variables, with room.
 BATCH = 400
@@ -47,6 +51,7 @@ class DatabaseHistory(History):
 
     def __init__(self) -> None:
         self.alias = settings.DATABASE
+        self._retention: Callable[[str], Retention] | None = None
 
     def record(self, events: Sequence[Event]) -> None:
         self._events.bulk_create([_row(event) for event in events], batch_size=BATCH)
@@ -77,29 +82,30 @@ class DatabaseHistory(History):
 
     def _number(self, topic: str) -> list[Stretch]:
         """Give the committed events of a topic their numbers, in the transaction at hand."""
-        head = self._lock(topic)
-        rows = list(self._events.filter(topic=topic, seq__isnull=True).order_by("pk"))
-        if not rows:
+        row = self._lock(topic)
+        found = list(self._events.filter(topic=topic, seq__isnull=True).order_by("pk"))
+        if not found:
             return []
-        events = tuple(_event(row, seq) for seq, row in enumerate(rows, head.seq + 1))
-        first = head.seq + 1
-        for run in _consecutive([row.pk for row in rows]):
-            self._events.filter(pk__in=run).update(seq=F("pk") + (first - run[0]), numbered_at=Now())
-            first += len(run)
-        self._topics.filter(name=topic).update(head=head.seq + len(rows), moved_at=Now())
-        return [Stretch(topic, head.epoch, events)]
+        head = row.head
+        for run in _consecutive([event.pk for event in found]):
+            self._events.filter(pk__in=run).update(seq=F("pk") + (head + 1 - run[0]), numbered_at=Now())
+            head += len(run)
+        due = {"trim_at": Now()} if row.trim_head is not None and head > row.trim_head else {}
+        self._topics.filter(pk=row.pk).update(head=head, moved_at=Now(), **due)
+        return [Stretch(topic, row.epoch, tuple(_event(event, seq) for seq, event in enumerate(found, row.head + 1)))]
 
-    def _lock(self, topic: str) -> Head:
+    def _lock(self, topic: str) -> StoredTopic:
         """Lock a topic's row, which is made if there is none, by the transaction's first statement: an UPDATE."""
         row = self._topics.filter(name=topic)
         while not row.update(moved_at=Now()):
             self._topics.bulk_create([StoredTopic(name=topic, epoch=new_epoch())], ignore_conflicts=True)
         # A locking read: at REPEATABLE READ InnoDB would answer a plain one from a snapshot older than the lock.
-        return Head(*row.select_for_update().values_list("epoch", "head", "floor").get())
+        return row.select_for_update().get()
 
     def leftovers(self, seen: frozenset[int]) -> tuple[list[Stretch], frozenset[int]]:
-        rows = self._events.filter(numbered_at__isnull=True).order_by("pk").values_list("pk", "topic")[:BATCH]
-        waiting = dict(rows)
+        # By the index's own order: with "pk" alone a planner may walk the whole table by its key.
+        rows = self._events.filter(numbered_at__isnull=True).order_by("numbered_at", "pk")
+        waiting = dict(rows.values_list("pk", "topic")[:BATCH])
         late = {topic for pk, topic in waiting.items() if pk in seen}
         return self.number(late), frozenset(waiting)
 
@@ -134,37 +140,72 @@ class DatabaseHistory(History):
         events = tuple(_event(row, row.seq) for row in rows.filter(seq__lte=sizes[count - 1][0]))
         return Page(head, events, count < len(sizes))
 
-    def trim(self) -> int:
-        return sum(self._trim(topic, cut) for topic, cut in self._cuts().items())
+    def trim(self, retention: Callable[[str], Retention], topics: Iterable[str] | None = None) -> int:
+        """Trim what is due. The first trimming by a retention looks at every topic: it may keep less than before."""
+        if topics is not None:
+            return sum(self._trim(name, retention) for name in self.heads(topics))
+        if retention != self._retention:
+            self._make_due(retention)
+            self._retention = retention
+        return sum(self._trim(name, retention) for name in self._due())
 
-    def _cuts(self) -> dict[str, int]:
-        """Return, per topic that has something to lose, the number up to which it is to be trimmed."""
-        cuts: dict[str, int] = defaultdict(int)
-        if settings.RETENTION:
-            old = self._events.filter(numbered_at__lt=Now() - timedelta(seconds=settings.RETENTION))
-            cuts.update(old.order_by().values_list("topic").annotate(Max("seq")))
-        if keep := settings.RETENTION_EVENTS:
-            long = self._topics.filter(head__gt=F("floor") + keep)
-            for topic, head in long.values_list("name", "head"):
-                cuts[topic] = max(cuts[topic], head - keep)
-        return cuts
+    def _make_due(self, retention: Callable[[str], Retention]) -> None:
+        """Have every topic trimmed soon that would be trimmed too late for this retention."""
+        for topic in self._all_topics():
+            plan = _plan(retention(topic.name), topic.floor, topic.oldest_at, topic.now)
+            if _later(topic.trim_at, plan.at) or _later(topic.trim_head, plan.head):
+                self._topics.filter(pk=topic.pk).update(trim_at=Now())  # one at a time: no lock waits for another
 
-    def _trim(self, topic: str, cut: int) -> int:
-        """Remove a prefix, a range at a time, each with its floor in one short transaction."""
-        removed, floor = 0, -1
-        while floor < cut:
-            floor, gone = short_transaction(self.alias, lambda: self._trim_range(topic, cut))
+    def _all_topics(self) -> Iterator[Any]:
+        kept = self._events.filter(topic=OuterRef("name"), seq__gt=OuterRef("floor")).order_by("seq")
+        oldest = Subquery(kept.values("numbered_at")[:1])
+        rows = self._topics.annotate(oldest_at=oldest, now=Now()).order_by("pk")
+        last = 0
+        while page := list(rows.filter(pk__gt=last)[:BATCH]):
+            yield from page
+            last = page[-1].pk
+
+    def _due(self) -> Iterator[str]:
+        """Yield the topics that are due by now; what becomes due meanwhile is for the next time, so that it ends."""
+        if now := self._topics.filter(trim_at__lte=Now()).aggregate(Max("trim_at"))["trim_at__max"]:
+            due = self._topics.filter(trim_at__lte=now).order_by("trim_at", "pk").values_list("name", flat=True)
+            while names := list(due[:BATCH]):
+                yield from names
+
+    def _trim(self, topic: str, retention: Callable[[str], Retention]) -> int:
+        """Remove a prefix, a range at a time, each with its floor in one short transaction.
+
+        The topic's row is locked meanwhile, so that it does no harm if two do this at once.
+        """
+        removed, more = 0, True
+        while more:
+            gone, more = short_transaction(self.alias, partial(self._trim_range, topic, retention(topic)))
             removed += gone
         return removed
 
-    def _trim_range(self, topic: str, cut: int) -> tuple[int, int]:
+    def _trim_range(self, topic: str, keep: Retention) -> tuple[int, bool]:
+        """Remove what is kept no more of the next BATCH events; return how many went, and whether there may be more."""
         row = self._topics.filter(name=topic)
         row.update(floor=F("floor"))
-        before = row.values_list("floor", flat=True).get()
-        floor = max(before, min(before + BATCH, cut))
-        gone, _ = self._events.filter(topic=topic, seq__lte=floor).delete()
-        row.update(floor=floor)
-        return floor, gone
+        locked = row.select_for_update().annotate(now=Now())
+        head, floor, now = locked.values_list("head", "floor", "now").get()
+        kept = self._events.filter(topic=topic, seq__gt=floor)
+        found: list[tuple[Any, Any]] = list(kept.order_by("seq").values_list("seq", "numbered_at")[:BATCH])
+        old = now - timedelta(seconds=keep.seconds) if keep.seconds else _long_ago()
+        last = head - keep.events if keep.events else 0
+        gone = len(list(takewhile(lambda event: event[0] <= last or event[1] < old, found)))
+        if more := gone == len(found) == BATCH:
+            floor = found[-1][0]
+            row.update(floor=floor)
+        else:
+            seq, oldest_at = found[gone] if gone < len(found) else (head + 1, None)
+            floor = seq - 1
+            plan = _plan(keep, floor, oldest_at, now)
+            row.update(floor=floor, trim_at=plan.at, trim_head=plan.head)
+        if gone:
+            kept.filter(seq__lte=floor).delete()
+            logger.debug("Trimmed %s events of %s, up to number %s.", gone, topic, floor)
+        return gone, more
 
     def renew_epoch(self, topics: Iterable[str] | None = None) -> int:
         names = self._topics.values_list("name", flat=True) if topics is None else topics
@@ -178,6 +219,23 @@ class DatabaseHistory(History):
     @property
     def _events(self) -> QuerySet[StoredEvent]:
         return StoredEvent.objects.using(self.alias)
+
+
+class _Plan(NamedTuple):
+    """When a topic is to be trimmed next: at a time, and past a number. None is never."""
+
+    at: datetime | None
+    head: int | None
+
+
+def _plan(keep: Retention, floor: int, oldest_at: datetime | None, now: datetime) -> _Plan:
+    """Plan for a topic whose oldest event was numbered then; one that has none gets its next one now or later."""
+    at = (oldest_at or now) + timedelta(seconds=keep.seconds) if keep.seconds else None
+    return _Plan(at, floor + keep.events if keep.events else None)
+
+
+def _later(planned: Any, wanted: Any) -> bool:
+    return wanted is not None and (planned is None or planned > wanted)
 
 
 def _row(event: Event) -> StoredEvent:

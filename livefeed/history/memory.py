@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..conf import settings
 from ..cursors import new_epoch
 from ..events import Event, Stretch
-from .base import EMPTY, PAGE_BYTES, Head, History, Page, fitting
+from .base import EMPTY, PAGE_BYTES, Head, History, Page, Retention, fitting
+
+logger = logging.getLogger("livefeed.history")
 
 
 @dataclass
@@ -80,17 +82,21 @@ class MemoryHistory(History):
             cut = count < len(stored.events) - start
             return Page(stored.head, tuple(stored.events[start : start + count]), cut)
 
-    def trim(self) -> int:
+    def trim(self, retention: Callable[[str], Retention], topics: Iterable[str] | None = None) -> int:
         with self._lock:
-            return sum(self._trim(topic) for topic in self._topics.values())
+            names = self._topics if topics is None else set(topics) & self._topics.keys()
+            return sum(self._trim(name, retention(name)) for name in names)
 
-    def _trim(self, topic: _Topic) -> int:
-        old = time.monotonic() - settings.RETENTION if settings.RETENTION else float("-inf")
+    def _trim(self, name: str, keep: Retention) -> int:
+        topic = self._topics[name]
+        old = time.monotonic() - keep.seconds if keep.seconds else float("-inf")
         count = sum(numbered_at < old for numbered_at in topic.numbered_at)
-        if settings.RETENTION_EVENTS:
-            count = max(count, len(topic.events) - settings.RETENTION_EVENTS)
-        del topic.events[:count], topic.numbered_at[:count]
-        topic.floor += count
+        if keep.events:
+            count = max(count, len(topic.events) - keep.events)
+        if count:
+            del topic.events[:count], topic.numbered_at[:count]
+            topic.floor += count
+            logger.debug("Trimmed %s events of %s, up to number %s.", count, name, topic.floor)
         return count
 
     def renew_epoch(self, topics: Iterable[str] | None = None) -> int:

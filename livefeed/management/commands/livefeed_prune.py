@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand
 
 from livefeed.history import get_history
 from livefeed.leases import get_leases
+from livefeed.registry import registry
 
 
 class Command(BaseCommand):
@@ -17,6 +18,6 @@ class Command(BaseCommand):
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        events = get_history().trim()
+        events = get_history().trim(registry.retention)
         leases = get_leases().sweep()
         self.stdout.write(f"Removed {events} events and {leases} leases.")
