@@ -25,13 +25,14 @@ DEMO_STAMP := $(VENV)/.livefeed-$(subst $(empty) $(empty),-,$(EXTRAS))$(if $(DAT
 UNIT := --ignore tests/e2e --ignore tests/backends/test_servers.py
 DEV_STAMP := $(VENV)/.livefeed-dev
 
-.PHONY: help demo dev test test-js test-postgres test-mariadb lint format clean
+.PHONY: help demo dev test test-js test-postgres test-mariadb faults lint format clean
 
 help:
 	@echo "make demo           run the demo site (PORT=8000; DATABASE_URL and REDIS_URL if you have them)"
 	@echo "make test           run the tests that this machine can run (ARGS='-k words' chooses)"
 	@echo "make test-postgres  run the tests of the package on PostgreSQL (LIVEFEED_TEST_POSTGRES)"
 	@echo "make test-mariadb   run the tests of the package on MariaDB (LIVEFEED_TEST_MARIADB)"
+	@echo "make faults         let servers, writers, Redis and the network fail for a while, and count (ARGS=--help)"
 	@echo "make lint           ruff and mypy"
 	@echo "make format         let ruff put the code in order"
 	@echo "make clean          remove what the other targets have made"
@@ -57,6 +58,9 @@ test-mariadb: export LIVEFEED_TEST_DATABASE = $(or $(LIVEFEED_TEST_MARIADB),mysq
 test-mariadb: $(DEV_STAMP)
 	$(BIN)/python -m pip install --quiet -e ".[mysql]"
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(UNIT) $(ARGS)
+
+faults: $(DEV_STAMP)
+	$(BIN)/python -m tests.e2e.faults $(ARGS)
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .
