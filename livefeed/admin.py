@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from .leases import CHORE
 from .models import Lease, StoredEvent, StoredTopic
 
 
@@ -44,3 +46,6 @@ class LeaseAdmin(ReadOnlyAdmin):
     list_display = ["holder", "slot", "topics", "opened_at", "expires_at"]
     search_fields = ["holder", "topics"]
     ordering = ["-opened_at"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Lease]:
+        return super().get_queryset(request).exclude(holder__startswith=CHORE)  # no connections

@@ -35,7 +35,11 @@ def check_feeds(**kwargs: Any) -> list[CheckMessage]:
         )
         for feed in registry.clashes
     ]
-    return [*clashes, *(message for feed in registry for message in _check_feed(feed))]
+    return [
+        *clashes,
+        *(message for feed in registry for message in _check_feed(feed)),
+        *(message for feed in registry for message in _check_retention(feed)),
+    ]
 
 
 def _class(feed: LiveFeed | None) -> str:
@@ -77,6 +81,37 @@ def _check_feed(feed: LiveFeed) -> Iterator[CheckMessage]:
         )
 
 
+def _check_retention(feed: LiveFeed) -> Iterator[CheckMessage]:
+    limits = {
+        "retention": (feed.retention, float, "seconds"),
+        "retention_events": (feed.retention_events, int, "events"),
+    }
+    wrong = [
+        Error(
+            f"`{name}` of {_class(feed)} is {value!r}.",
+            hint=f"Use a number of {unit}, 0 for no limit, or None for the setting.",
+            obj=type(feed),
+            id="livefeed.E006",
+        )
+        for name, (value, type_, unit) in limits.items()
+        if value is not None and not _is_limit(value, type_)
+    ]
+    yield from wrong
+    own = (feed.retention, feed.retention_events) != (None, None)
+    if own and not wrong and registry.retention(feed.name) == (0, 0):
+        yield Warning(
+            f"{_class(feed)} keeps every event for ever.",
+            hint="Set `retention` (seconds) or `retention_events` to more than 0, or silence this check.",
+            obj=type(feed),
+            id="livefeed.W007",
+        )
+
+
+def _is_limit(value: Any, type_: type) -> bool:
+    usable = isinstance(value, (int, type_)) and not isinstance(value, bool)
+    return usable and 0 <= value < float("inf")
+
+
 @register("livefeed")
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
     """Look at the LIVEFEED_* settings."""
@@ -87,6 +122,14 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
     ]
     if not errors:
         errors += _check_backends()
+        if not settings.RETENTION and not settings.RETENTION_EVENTS:
+            errors.append(
+                Warning(
+                    "LIVEFEED_RETENTION and LIVEFEED_RETENTION_EVENTS are both 0: events are kept for ever.",
+                    hint="Set one of them, or silence this check.",
+                    id="livefeed.W016",
+                )
+            )
     for name in dir(django_settings):
         if name.startswith("LIVEFEED_") and name not in declared:
             errors.append(Warning(f"{name} is no setting of livefeed.", hint="Check the spelling.", id="livefeed.W011"))

@@ -21,8 +21,8 @@ from .events import Event, Stretch
 from .flushing import Flusher
 from .history import EMPTY, PAGE_BYTES, Head, Page, get_history, position_of
 from .pool import Pool
-from .registry import registry
 from .tail import Budget, Fit, Frame, Subscription, Tail
+from .trimming import trim
 
 logger = logging.getLogger("livefeed.hub")
 
@@ -255,7 +255,7 @@ class Hub:
 
     async def _trim(self) -> None:
         if self.tails:
-            await self.pool.run(get_history().trim, registry.retention)
+            await self.pool.run(trim)
 
     def _compare(self, heads: dict[str, Head]) -> None:
         for topic, head in heads.items():

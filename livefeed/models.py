@@ -93,7 +93,8 @@ class StoredEvent(models.Model):
 class Lease(models.Model):
     """One live connection: a numbered slot of its holder, until ``expires_at`` by the database's clock.
 
-    The unique slot is the limit: however many connect at once, no more rows fit than there are slots.
+    The unique slot is the limit: however many connect at once, no more rows fit than there are slots. A holder that
+    begins with ``chore:`` is no connection, but what one process at a time does for all.
     """
 
     holder = ExactCharField(_("holder"), max_length=200)

@@ -22,9 +22,9 @@ WRITING = """
     < broker < announcing < publishing < values < feeds < changes < receivers < livemodel < registry < livefeed
 """
 READING = """
-    pool < chores < tail < flushing < resuming < hub < access < streams < roster < pages < html < views < urls
-    < daphne < asgi < checks < admin < testing < templatetags < templatetags.livefeed < management < management.commands
-    < management.commands.livefeed_new_epoch < management.commands.livefeed_prune < migrations
+    trimming < pool < chores < tail < flushing < resuming < hub < access < streams < roster < pages < html < views
+    < urls < daphne < asgi < checks < admin < testing < templatetags < templatetags.livefeed < management
+    < management.commands < management.commands.livefeed_new_epoch < management.commands.livefeed_prune < migrations
     < migrations.0001_initial < apps
 """
 LEFT = [name.strip() for name in WRITING.split("<")]

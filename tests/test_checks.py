@@ -107,6 +107,59 @@ def test_e003_a_feed_names_no_fields(with_feed: Callable[[type[LiveFeed]], None]
     assert "Empty" in about("E003").msg
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("retention", -1),
+        ("retention", "1h"),
+        ("retention", True),
+        ("retention", float("nan")),
+        ("retention", float("inf")),
+        ("retention_events", -1),
+        ("retention_events", 2.5),
+        ("retention_events", "all"),
+    ],
+)
+def test_e006_a_retention_that_is_no_limit(
+    with_feed: Callable[[type[LiveFeed]], None], name: str, value: object
+) -> None:
+    with_feed(type("Kept", (LiveFeed,), {"name": "kept", name: value}))
+    message = about("E006")
+    assert f"`{name}`" in message.msg
+    assert repr(value) in message.msg
+
+
+def test_w007_a_feed_that_keeps_everything(with_feed: Callable[[type[LiveFeed]], None]) -> None:
+    class Kept(LiveFeed):
+        name = "kept"
+        retention = 0
+        retention_events = 0
+
+    with_feed(Kept)
+    assert "for ever" in about("W007").msg
+
+
+def test_a_retention_with_one_limit_is_in_order(with_feed: Callable[[type[LiveFeed]], None]) -> None:
+    class Kept(LiveFeed):
+        name = "kept"
+        retention = 0
+        retention_events = 5
+
+    class Half(LiveFeed):
+        name = "half"
+        retention = 0.5
+
+    with_feed(Kept)
+    with_feed(Half)
+    assert ids() == ["livefeed.W030"]
+
+
+def test_w016_settings_that_keep_everything(settings: Any) -> None:
+    settings.LIVEFEED_RETENTION = 0.0
+    settings.LIVEFEED_RETENTION_EVENTS = 0
+    assert "for ever" in about("W016").msg
+
+
 def test_e003_is_silent_where_get_data_says_it_all(with_feed: Callable[[type[LiveFeed]], None]) -> None:
     class Own(LiveFeed):
         model = Task

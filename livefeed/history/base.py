@@ -103,7 +103,7 @@ class History(ABC):
         """Remove what is kept no more, on these topics or on all of them; return how many events went.
 
         ``retention`` tells for a topic's name what is kept of it. What goes is a prefix of the topic, by the time of
-        numbering, and the head's ``floor`` moves along with it in one step. Logs at level DEBUG what went.
+        numbering, and the head's ``floor`` moves along with it in one step. Logs at level DEBUG how many went of each.
         """
 
     @abstractmethod

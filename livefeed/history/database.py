@@ -181,6 +181,8 @@ class DatabaseHistory(History):
         while more:
             gone, more = short_transaction(self.alias, partial(self._trim_range, topic, retention(topic)))
             removed += gone
+            if gone:
+                logger.debug("Trimmed %s: %s events.", topic, removed)
         return removed
 
     def _trim_range(self, topic: str, keep: Retention) -> tuple[int, bool]:
@@ -204,7 +206,6 @@ class DatabaseHistory(History):
             row.update(floor=floor, trim_at=plan.at, trim_head=plan.head)
         if gone:
             kept.filter(seq__lte=floor).delete()
-            logger.debug("Trimmed %s events of %s, up to number %s.", gone, topic, floor)
         return gone, more
 
     def renew_epoch(self, topics: Iterable[str] | None = None) -> int:

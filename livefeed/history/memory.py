@@ -96,7 +96,7 @@ class MemoryHistory(History):
         if count:
             del topic.events[:count], topic.numbered_at[:count]
             topic.floor += count
-            logger.debug("Trimmed %s events of %s, up to number %s.", count, name, topic.floor)
+            logger.debug("Trimmed %s: %s events.", name, count)
         return count
 
     def renew_epoch(self, topics: Iterable[str] | None = None) -> int:

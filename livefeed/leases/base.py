@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from ..backends import backend
+from ..exceptions import LimitReached
+
+#: What the holder of a lease begins with that is no connection, but something one process does for all.
+CHORE = "chore:"
 
 
 class LeaseRequest(NamedTuple):
@@ -47,3 +52,22 @@ class Leases(ABC):
 def get_leases() -> Leases:
     """Return the keeper of leases that ``LIVEFEED_LEASES`` names."""
     return backend("LEASES", Leases)
+
+
+@contextmanager
+def chore(name: str) -> Iterator[bool]:
+    """Let one process of the cluster at a time do something: the block gets True where it may, and False elsewhere.
+
+    A process that dies in the block holds the chore for LIVEFEED_LEASE_SECONDS at most. One that takes longer than that
+    may be joined by another one, so what is done here has to bear that.
+    """
+    leases = get_leases()
+    try:
+        token = leases.acquire(LeaseRequest(CHORE + name, client="", process=name, topics=""), 1)
+    except LimitReached:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        leases.release([token])
