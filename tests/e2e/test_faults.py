@@ -144,9 +144,9 @@ async def echo(stream: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 @asynccontextmanager
 async def proxied_echo() -> AsyncIterator[Proxy]:
     """Put a proxy before a server that sends back what it gets."""
-    async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
-        async with Proxy([server.sockets[0].getsockname()[1]]) as proxy:
-            yield proxy
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    async with server, Proxy([server.sockets[0].getsockname()[1]]) as proxy:
+        yield proxy
 
 
 async def test_a_proxy_carries_both_ways_and_tells_the_end() -> None:
