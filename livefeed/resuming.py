@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from .cursors import NONE_YET, Position
+from .cursors import EPOCH_LENGTH, NONE_YET, Position
 from .history import Head
 
 #: The events after the position are not kept any more.
@@ -16,6 +16,9 @@ EPOCH: Final = "epoch"
 AHEAD: Final = "ahead"
 #: The text that came back is not a cursor of ours.
 GARBAGE: Final = "garbage"
+
+#: Where a reader stands whose cursor is garbage: in an epoch that no topic has, so that it never goes on by mistake.
+NOWHERE: Final = Position("-" * EPOCH_LENGTH, 0)
 
 
 def lost(position: Position, head: Head) -> str:

@@ -22,7 +22,7 @@ from .hub import Hub
 from .leases import LeaseRequest, get_leases
 from .registry import registry
 from .sse import frame
-from .streams import EventStream, opening_block, place
+from .streams import EventStream, opening_blocks, place
 
 logger = logging.getLogger("livefeed.streams")
 
@@ -56,13 +56,12 @@ class Roster:
         Raises :exc:`LimitReached` where it would be one too many, and what the history raises where it is away.
         """
         async with self.admit(viewer, client, list(granted.names)) as lease:
-            subscription, resets = await place(self.hub, list(granted.names), cursor, garbage=garbage)
-            resumed = None if cursor is None and not garbage else not resets
-            opening = opening_block(subscription, resets, granted.refused, resumed=resumed)
+            subscription, reasons = await place(self.hub, list(granted.names), cursor, garbage=garbage)
+            resumed = None if cursor is None and not garbage else not reasons
             stream = EventStream(
                 self.hub,
                 subscription,
-                opening,
+                opening_blocks(subscription, reasons, granted.refused, resumed=resumed),
                 viewer=viewer,
                 names=granted.names,
                 lease=lease,

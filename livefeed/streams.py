@@ -26,7 +26,7 @@ from .conf import settings
 from .cursors import Cursor
 from .history import PAGE_BYTES, Head, position_of
 from .hub import Hub
-from .resuming import GARBAGE, best, lost, missed
+from .resuming import GARBAGE, NOWHERE, best, lost, missed
 from .tail import Frame, Subscription, Tail
 
 logger = logging.getLogger("livefeed.streams")
@@ -123,8 +123,7 @@ class EventStream:
                 await self._hub.repair(tail)
             head, frames = await self._hub.page(tail.topic, position.seq, share)
             if reason := missed(position, head, frames[0].seq if frames else None):
-                self._subscription.move(index, position_of(head))
-                resets.append(reset_block(self._subscription, tail, reason))
+                resets.append(reset_block(self._subscription, index, head, reason))
             elif frames:
                 found[index] = (head.epoch, frames)
         return b"".join(resets) + self._subscription.deliver(found, limit=None)
@@ -165,8 +164,8 @@ def _nothing(stream: EventStream) -> None:
 
 async def place(
     hub: Hub, topics: Sequence[str], cursor: Cursor | None, *, garbage: bool
-) -> tuple[Subscription, list[tuple[Tail, str]]]:
-    """Return a subscription at the cursor's positions, and the tails on which the cursor can't be followed, with why.
+) -> tuple[Subscription, dict[int, str]]:
+    """Return a subscription at the cursor's positions, and why the cursor can't be followed, by the topic's index.
 
     Without a cursor, or where it says nothing of a topic, reading begins with what comes next.
     """
@@ -174,37 +173,44 @@ async def place(
     subscription = Subscription(tails, [position_of(_end_of(tail)) for tail in tails])
     hub.attach(subscription)  # at once, so that none of its tails is closed
     try:
-        return subscription, [
-            (tail, reason)
-            for index, tail in enumerate(tails)
-            if (reason := await _place_on(hub, subscription, index, cursor, garbage=garbage))
+        reasons = [
+            await _place_on(hub, subscription, index, cursor, garbage=garbage)
+            for index in range(len(subscription.tails))
         ]
     except BaseException:
         hub.detach(subscription)
         raise
+    return subscription, {index: reason for index, reason in enumerate(reasons) if reason}
 
 
 async def _place_on(hub: Hub, subscription: Subscription, index: int, cursor: Cursor | None, *, garbage: bool) -> str:
-    """Set the position on one topic; return why the cursor can't be followed there, or ""."""
+    """Set the position on one topic to what the client claims; return why that can't be followed, or ""."""
     tail = subscription.tails[index]
+    if garbage:
+        subscription.move(index, NOWHERE)
+        return GARBAGE
     claims = cursor.positions(tail.topic) if cursor else []
     if claims and lost(best(claims, _end_of(tail)), _end_of(tail)):
         await hub.repair(tail)  # perhaps only this process has not heard of it yet
     end = _end_of(tail)
     claim = best(claims, end) if claims else position_of(end)
-    reason = GARBAGE if garbage else lost(claim, end)
-    subscription.move(index, position_of(end) if reason else claim)
-    return reason
+    subscription.move(index, claim)
+    return lost(claim, end)
 
 
 def _end_of(tail: Tail) -> Head:
     return Head(tail.epoch, tail.head, tail.floor)
 
 
-def opening_block(
-    subscription: Subscription, resets: Sequence[tuple[Tail, str]], refused: Sequence[str], *, resumed: bool | None
+def opening_blocks(
+    subscription: Subscription, reasons: dict[int, str], refused: Sequence[str], *, resumed: bool | None
 ) -> bytes:
-    """Return the first block of a stream: how long to wait before coming back, the cursor, and what was granted."""
+    """Return what a stream begins with: how long to wait before coming back, the cursor, what was granted; then the
+    resets, by the topic's index.
+
+    Each block's id says what the client was told up to there, and no more: a connection that is cut between the blocks
+    is resumed from the old position, and gets the reset that it missed.
+    """
     data = {
         "topics": [tail.topic for tail in subscription.tails],
         "refused": list(refused),
@@ -213,12 +219,15 @@ def opening_block(
         "keepalive": settings.KEEPALIVE,
     }
     blocks = [sse.retry(random.randint(*RETRY)), own_block("open", data, subscription.cursor)]
-    return b"".join(blocks + [reset_block(subscription, tail, reason) for tail, reason in resets])
+    for index, reason in reasons.items():
+        blocks.append(reset_block(subscription, index, _end_of(subscription.tails[index]), reason))
+    return b"".join(blocks)
 
 
-def reset_block(subscription: Subscription, tail: Tail, reason: str) -> bytes:
-    """Say that continuity on a topic can't be proven, why, and from where the stream goes on."""
-    data = {"topic": tail.topic, "reason": reason, "cursor": subscription.cursor}
+def reset_block(subscription: Subscription, index: int, head: Head, reason: str) -> bytes:
+    """Go on from a topic's end, and return the block that says so: continuity can't be proven, and why."""
+    subscription.move(index, position_of(head))
+    data = {"topic": subscription.tails[index].topic, "reason": reason, "cursor": subscription.cursor}
     return own_block("reset", data, subscription.cursor)
 
 

@@ -335,6 +335,25 @@ async def test_only_the_topics_that_lost_their_continuity_are_reset(roster: Rost
         assert await read_numbers(stream, 1) == [2]
 
 
+@pytest.mark.parametrize("reason", WAYS)
+async def test_a_connection_that_is_cut_before_its_resets_gets_them_when_it_comes_back(
+    roster: Roster, settings: Any, reason: str
+) -> None:
+    await write(PLAIN, 1)
+    await apublish(ARTICLES, {"n": 1})
+    cursor = f"{await acursor(ARTICLES)}.{await WAYS[reason](settings)}"
+    for _ in range(2):
+        async with open_stream(PLAIN, ARTICLES, cursor=cursor) as stream:
+            opening = await stream.next()
+            cursor = opening.id  # all that the client got to read
+        assert opening.json["resumed"] is False
+    async with open_stream(PLAIN, ARTICLES, cursor=cursor) as stream:
+        opening, *resets = await stream.take(3 if reason == "garbage" else 2)
+    assert PLAIN in {reset.json["topic"] for reset in resets}
+    assert {reset.type for reset in resets} == {"livefeed-reset"}
+    assert resets[-1].id == await acursor(PLAIN, ARTICLES)
+
+
 async def test_garbage_resets_every_topic(roster: Roster) -> None:
     async with open_stream(PLAIN, ARTICLES, query=[("since", "!")]) as stream:
         opening, *resets = await stream.take(3)
