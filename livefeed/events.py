@@ -32,6 +32,7 @@ class Event:
 
     ``seq`` counts 1, 2, 3 … per topic without holes; it is None before the numbering, and always for fleeting events.
     ``json`` is the data as it was encoded, once, where it was published; ``created_at`` is that moment, in UTC.
+    ``size`` is the bytes of the data, as JSON in UTF-8; it is measured where it is not handed in.
     """
 
     topic: str
@@ -40,16 +41,16 @@ class Event:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     seq: int | None = None
+    size: int = field(default=0, kw_only=True, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.size:
+            object.__setattr__(self, "size", size_of(self.json))
 
     @property
     def data(self) -> Any:
         """Return the data, decoded from JSON anew at each call."""
         return json.loads(self.json)
-
-    @property
-    def size(self) -> int:
-        """The bytes of the data, as JSON in UTF-8."""
-        return len(self.json.encode())
 
     def as_json(self) -> dict[str, Any]:
         """Return the event as the JSON page shows it."""
@@ -76,7 +77,9 @@ def new_event(topic: str, data: Any, type: str) -> Event:
 
     Raises :exc:`InvalidTopic`, :exc:`InvalidType`, or :exc:`InvalidData` for data that is too large or no JSON.
     """
-    return Event(topic=validate_topic(topic), type=validate_type(type), json=encode(data))
+    topic, type = validate_topic(topic), validate_type(type)
+    text, size = encode_and_measure(data)
+    return Event(topic, type, text, size=size)
 
 
 def validate_type(type: object) -> str:
@@ -94,9 +97,14 @@ def validate_type(type: object) -> str:
 
 def encode(data: Any) -> str:
     """Return the data as compact JSON, by Django's encoder; raise :exc:`InvalidData` where that is not possible."""
+    return encode_and_measure(data)[0]
+
+
+def encode_and_measure(data: Any) -> tuple[str, int]:
+    """Return :func:`encode`, and how many bytes that is in UTF-8."""
     try:
         text = json.dumps(data, cls=DjangoJSONEncoder, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        size = len(text.encode())
+        size = size_of(text)
     except (TypeError, ValueError, RecursionError) as error:  # a lone surrogate is a UnicodeEncodeError, a ValueError
         raise InvalidData(
             f"{shortened(data)} can't be written as JSON: {error}. Hand in what Django's JSON encoder knows: dict, "
@@ -107,7 +115,12 @@ def encode(data: Any) -> str:
             f"Event data of {size} bytes is larger than LIVEFEED_MAX_EVENT_BYTES ({settings.MAX_EVENT_BYTES}). "
             "Send a key that the page can fetch the rest by, or raise the setting."
         )
-    return text
+    return text, size
+
+
+def size_of(text: str) -> int:
+    """Return the bytes of a text in UTF-8; Python knows without looking whether it is all ASCII."""
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def pack(stretch: Stretch) -> bytes:

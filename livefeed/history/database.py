@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from django.conf import settings as django_settings
 from django.db import connections
-from django.db.models import F, Max, OuterRef, QuerySet, Subquery
+from django.db.models import Case, F, Max, OuterRef, QuerySet, Subquery, TextField, When
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -92,7 +92,8 @@ class DatabaseHistory(History):
             head += len(run)
         due = {"trim_at": Now()} if row.trim_head is not None and head > row.trim_head else {}
         self._topics.filter(pk=row.pk).update(head=head, moved_at=Now(), **due)
-        return [Stretch(topic, row.epoch, tuple(_event(event, seq) for seq, event in enumerate(found, row.head + 1)))]
+        numbered = tuple(_event(event, seq, event.data) for seq, event in enumerate(found, row.head + 1))
+        return [Stretch(topic, row.epoch, numbered)]
 
     def _lock(self, topic: str) -> StoredTopic:
         """Lock a topic's row, which is made if there is none, by the transaction's first statement: an UPDATE."""
@@ -131,14 +132,19 @@ class DatabaseHistory(History):
     def read(self, topic: str, after: int, limit: int, max_bytes: int = PAGE_BYTES) -> Page:
         # The head first: events that it counts and that are not found after `after` are a hole, never a race.
         head = self.heads([topic]).get(topic, EMPTY)
-        rows = self._events.filter(topic=topic, seq__gt=after).order_by("seq")
-        # Then how large they are: what does not fit is not read at all.
-        sizes = list(rows.values_list("seq", "size")[: limit + 1])
-        count = fitting((size for _, size in sizes[:limit]), max_bytes)
-        if not count:
+        if head.seq <= after:
             return Page(head, ())
-        events = tuple(_event(row, row.seq) for row in rows.filter(seq__lte=sizes[count - 1][0]))
-        return Page(head, events, count < len(sizes))
+        rows = self._events.filter(topic=topic, seq__gt=after).order_by("seq")
+        # Small data comes along at once, for even `limit` of them fit on a page; of the large what fits is read then.
+        share = max_bytes // limit
+        small = Case(When(size__lte=share, then=F("data")), output_field=TextField())
+        found = list(rows.defer("data").annotate(small=small)[: limit + 1])
+        page = found[: fitting((row.size for row in found[:limit]), max_bytes)]
+        data = {row.pk: row.small for row in page if row.size <= share}
+        if len(data) < len(page):
+            data.update(rows.filter(seq__lte=page[-1].seq, size__gt=share).values_list("pk", "data"))
+        events = tuple(_event(row, row.seq, data[row.pk]) for row in page if row.pk in data)
+        return Page(head, events, len(page) < len(found))
 
     def trim(self, retention: Callable[[str], Retention], topics: Iterable[str] | None = None) -> int:
         """Trim what is due. The first trimming by a retention looks at every topic: it may keep less than before."""
@@ -246,9 +252,9 @@ def _row(event: Event) -> StoredEvent:
     )
 
 
-def _event(row: StoredEvent, seq: int | None) -> Event:
+def _event(row: StoredEvent, seq: int | None, data: str) -> Event:
     created_at = row.created_at if django_settings.USE_TZ else timezone.make_aware(row.created_at)
-    return Event(row.topic, row.type, row.data, row.uid, created_at.astimezone(UTC), seq)
+    return Event(row.topic, row.type, data, row.uid, created_at.astimezone(UTC), seq, size=row.size)
 
 
 def _long_ago() -> datetime:
