@@ -54,6 +54,8 @@ class Settings:
     LEASES = Setting("livefeed.leases.database.DatabaseLeases")
     #: Alias of the one database that holds the history and the leases. Default "default".
     DATABASE = Setting("default")
+    #: URL of the Redis of livefeed.history.redis.RedisHistory: redis://, rediss://, unix://, redis+cluster://. Default "".
+    REDIS = Setting("")
     #: Alias in CHANNEL_LAYERS. Default "default"; without CHANNEL_LAYERS an in-memory layer is used.
     CHANNEL_LAYER = Setting("default")
     #: Keeps sites that share a Redis apart; letters, digits, "-", "_". Default "": drawn from SECRET_KEY.

@@ -15,17 +15,24 @@ from .processes import run
 
 PACKAGE = Path(livefeed.__file__).parent
 
-#: What `import livefeed` may bring.
+#: What only a setting brings, by its dotted path.
+BACKENDS = {
+    *("history.database", "history.memory", "history.redis_server", "history.redis_scripts", "history.redis"),
+    "leases.database",
+}
+#: What `import livefeed` may bring, besides those.
 WRITING = """
     exceptions < conf < backends < signals < sse < topics < events < cursors < models < transactions
-    < history.base < history < history.database < history.memory < leases.base < leases < leases.database
+    < history.base < history < history.database < history.memory
+    < history.redis_server < history.redis_scripts < history.redis < leases.base < leases < leases.database
     < broker < announcing < publishing < values < feeds < changes < receivers < livemodel < registry < livefeed
 """
 READING = """
     trimming < pool < chores < tail < flushing < resuming < hub < access < streams < roster < pages < html < views
-    < urls < daphne < asgi < checks < admin < testing < templatetags < templatetags.livefeed < management
-    < management.commands < management.commands.livefeed_new_epoch < management.commands.livefeed_prune < migrations
-    < migrations.0001_initial < apps
+    < urls < daphne < asgi < checks < admin < testing.capturing < testing.streams < testing.histories < testing
+    < templatetags < templatetags.livefeed < management < management.commands
+    < management.commands.livefeed_new_epoch < management.commands.livefeed_prune
+    < migrations < migrations.0001_initial < apps
 """
 LEFT = [name.strip() for name in WRITING.split("<")]
 ORDER = LEFT + [name.strip() for name in READING.split("<")]
@@ -92,7 +99,14 @@ def test_only_the_broker_imports_channels() -> None:
 def test_nothing_imports_daphne_or_twisted_that_a_site_without_them_needs() -> None:
     packages = {"daphne", "twisted", "channels_redis", "redis", "psycopg", "MySQLdb"}
     users = {module for module in ORDER for name, top in imports(module) if top and name.partition(".")[0] in packages}
-    assert users == set()
+    assert users == {"history.redis_server"}
+
+
+def test_only_a_setting_brings_what_needs_redis() -> None:
+    """The way to Redis is imported by the Redis history, and that by nobody: ``LIVEFEED_HISTORY`` names it."""
+    needing = {"history.redis_server", "history.redis_scripts", "history.redis"}
+    users = {module for module in ORDER for name, _ in imports(module) if own(name) in needing}
+    assert users <= needing
 
 
 def test_the_order_is_one_that_these_tests_would_notice() -> None:
@@ -113,7 +127,7 @@ print(*sorted(name.removeprefix("livefeed.") for name in sys.modules if name.par
 
 def test_livefeed_can_be_imported_before_django_is_set_up_and_brings_only_the_writing_half() -> None:
     loaded = run([sys.executable, "-W", "error", "-c", IMPORT], env={"DJANGO_SETTINGS_MODULE": None}, limit=60).split()
-    assert set(loaded) <= set(LEFT) - {"models", "history.database", "history.memory", "leases.database"}
+    assert set(loaded) <= set(LEFT) - {"models"} - BACKENDS
     assert not set(loaded) & {"hub", "tail", "streams", "views", "access", "roster", "asgi", "pool", "html"}
     assert {"publishing", "receivers", "registry", "broker"} <= set(loaded)
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import re
 import time
+import unittest
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,21 +28,16 @@ from livefeed import Event, publish
 from livefeed.cursors import parse_cursor
 from livefeed.events import new_event
 from livefeed.exceptions import InvalidTopic
-from livefeed.history import EMPTY, Head, History, Page, get_history
+from livefeed.history import History, get_history
 from livefeed.history.database import DatabaseHistory
 from livefeed.history.memory import MemoryHistory
 from livefeed.models import StoredEvent, StoredTopic
 from livefeed.registry import registry
+from livefeed.testing import HistoryContract
 
 from .writing import Doomed, at_once, in_thread, statements, stored
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(params=[DatabaseHistory, MemoryHistory])
-def history(request: pytest.FixtureRequest) -> History:
-    made: History = request.param()
-    return made
 
 
 #: Rows per statement, where a test is about several statements.
@@ -49,22 +47,6 @@ BATCH = 20
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("livefeed.history.database.BATCH", BATCH)
-
-
-@pytest.fixture
-def age(history: History, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, float], None]:
-    """Let seconds pass since the events of a topic were numbered."""
-
-    def in_database(topic: str, seconds: float) -> None:
-        passed = datetime.timedelta(seconds=seconds)
-        StoredEvent.objects.filter(topic=topic).update(numbered_at=F("numbered_at") - passed)
-        StoredTopic.objects.filter(name=topic).update(trim_at=F("trim_at") - passed)
-
-    def in_memory(topic: str, seconds: float) -> None:
-        stored_topic = history._topics[topic]  # type: ignore[attr-defined]
-        stored_topic.numbered_at = [moment - seconds for moment in stored_topic.numbered_at]
-
-    return in_database if isinstance(history, DatabaseHistory) else in_memory
 
 
 def some(topic: str, count: int, *, first: int = 1) -> list[Event]:
@@ -78,212 +60,43 @@ def numbers(events: Any) -> list[int]:
 # -- the contract ---------------------------------------------------------------------------------------------------
 
 
-def test_events_are_numbered_from_one_without_a_hole_and_read_back_as_they_were_given(history: History) -> None:
-    given = [*some("build", 2), new_event("build", {"text": "Grüße \u2028 🎉 \0"}, "x.y:z-1")]
-    (stretch,) = history.append(given)
-    assert (stretch.topic, len(stretch.epoch)) == ("build", 6)
-    assert [event.seq for event in stretch.events] == [1, 2, 3]
-    page = history.read("build", 0, 10)
-    assert page.head == Head(stretch.epoch, 3, 0)
-    assert list(page.events) == list(stretch.events)
-    for event, original in zip(page.events, given, strict=True):
-        assert (event.id, event.type, event.json) == (original.id, original.type, original.json)
-        assert event.created_at == original.created_at
-        assert event.created_at.tzinfo is datetime.UTC
+class TestDatabaseHistory(HistoryContract):
+    many = 2 * BATCH + 3
+
+    @pytest.fixture(autouse=True)
+    def _small_batches(self, small_batches: None) -> None:
+        pass
+
+    def make_history(self) -> History:
+        return DatabaseHistory()
+
+    def age(self, topic: str, seconds: float) -> None:
+        passed = datetime.timedelta(seconds=seconds)
+        StoredEvent.objects.filter(topic=topic).update(numbered_at=F("numbered_at") - passed)
+        StoredTopic.objects.filter(name=topic).update(trim_at=F("trim_at") - passed)
 
 
-def test_numbering_goes_on_where_it_ended(history: History) -> None:
-    history.append(some("build", 2))
-    (stretch,) = history.append(some("build", 2, first=3))
-    assert [event.seq for event in stretch.events] == [3, 4]
-    assert numbers(history.read("build", 0, 10).events) == [1, 2, 3, 4]
+class TestMemoryHistory(HistoryContract):
+    many = 100
+
+    def make_history(self) -> History:
+        return MemoryHistory()
+
+    def age(self, topic: str, seconds: float) -> None:
+        stored_topic = self.history._topics[topic]  # type: ignore[attr-defined]
+        stored_topic.numbered_at = [moment - seconds for moment in stored_topic.numbered_at]
 
 
-def test_each_topic_counts_for_itself_and_has_an_epoch_of_its_own(history: History) -> None:
-    one, two = some("one", 2), some("two", 1)
-    stretches = history.append([one[0], two[0], one[1]])
-    assert {stretch.topic: [event.seq for event in stretch.events] for stretch in stretches} == {
-        "one": [1, 2],
-        "two": [1],
-    }
-    assert len({stretch.epoch for stretch in stretches}) == 2
-
-
-def test_names_that_differ_in_case_only_are_different_topics(history: History) -> None:
-    history.append([*some("News", 1), *some("news", 2)])
-    assert {name: head.seq for name, head in history.heads(["News", "news"]).items()} == {"News": 1, "news": 2}
-    assert len(history.read("News", 0, 10).events) == 1
-
-
-def test_a_topic_keeps_its_epoch(history: History) -> None:
-    epochs = {history.append(some("build", 1))[0].epoch for _ in range(3)}
-    assert len(epochs) == 1
-
-
-def test_appending_nothing_changes_nothing(history: History) -> None:
-    assert history.append([]) == []
-    assert history.number([]) == []
-    assert history.number(["build"]) == []
-
-
-@pytest.mark.usefixtures("small_batches")
-def test_more_events_than_fit_in_one_statement_are_appended_in_order(history: History) -> None:
-    count = 2 * BATCH + 3
-    (stretch,) = history.append(some("build", count))
-    assert [event.seq for event in stretch.events] == list(range(1, count + 1))
-    assert numbers(history.read("build", 0, count).events) == list(range(1, count + 1))
-
-
-def test_a_reader_gets_what_follows_its_position_up_to_its_limit(history: History) -> None:
-    history.append(some("build", 10))
-    assert numbers(history.read("build", 3, 4).events) == [4, 5, 6, 7]
-    assert numbers(history.read("build", 8, 4).events) == [9, 10]
-    assert numbers(history.read("build", 10, 4).events) == []
-    assert numbers(history.read("build", 99, 4).events) == []
-    assert history.read("build", 99, 4).head.seq == 10
-
-
-def test_a_topic_without_events_is_empty(history: History) -> None:
-    history.append(some("other", 1))
-    assert history.read("build", 0, 10) == Page(EMPTY, ())
-    assert history.heads(["build"]) == {}
-
-
-def test_heads_say_where_topics_end(history: History) -> None:
-    history.append([*some("one", 3), *some("two", 1)])
-    heads = history.heads(["one", "two", "none"])
-    assert {name: (head.seq, head.floor) for name, head in heads.items()} == {"one": (3, 0), "two": (1, 0)}
-
-
-@pytest.mark.usefixtures("small_batches")
-def test_heads_of_very_many_topics_are_answered(history: History) -> None:
-    names = [f"topic:{number}" for number in range(BATCH + 7)]
-    history.append([event for name in names for event in some(name, 1)])
-    assert set(history.heads([*names, "none"])) == set(names)
-
-
-def test_topics_that_got_events_since_the_last_look_are_named(history: History) -> None:
-    history.append(some("before", 1))
-    _, marker = history.moved(None)
-    history.append(some("one", 2))
-    moved, marker = history.moved(marker)
-    assert moved["one"].seq == 2
-    history.append(some("two", 1))
-    history.append(some("one", 1))
-    moved, marker = history.moved(marker)
-    assert (moved["one"].seq, moved["two"].seq) == (3, 1)
-
-
-def test_topics_that_got_events_since_a_look_at_an_empty_history_are_named(history: History) -> None:
-    _, marker = history.moved(None)
-    history.append(some("one", 1))
-    moved, _ = history.moved(marker)
-    assert moved["one"].seq == 1
-
-
-def test_trimming_by_count_keeps_the_newest_and_remembers_how_far_it_went(history: History, settings: Any) -> None:
-    settings.LIVEFEED_RETENTION_EVENTS = 3
-    history.append([*some("long", 10), *some("short", 3)])
-    assert history.trim(registry.retention) == 7
-    page = history.read("long", 0, 100)
-    assert numbers(page.events) == [8, 9, 10]
-    assert (page.head.seq, page.head.floor) == (10, 7)
-    assert history.heads(["short"])["short"].floor == 0
-    assert history.trim(registry.retention) == 0
-
-
-def test_trimming_by_age_removes_what_was_numbered_too_long_ago(
-    history: History, settings: Any, age: Callable[[str, float], None]
-) -> None:
-    settings.LIVEFEED_RETENTION = 3600.0
-    history.append([*some("build", 2), *some("young", 1)])
-    age("build", 3700)
-    history.append(some("build", 2, first=3))
-    assert history.trim(registry.retention) == 2
-    page = history.read("build", 0, 100)
-    assert numbers(page.events) == [3, 4]
-    assert (page.head.seq, page.head.floor) == (4, 2)
-    assert numbers(history.read("young", 0, 100).events) == [1]
-
-
-def test_a_topic_that_is_trimmed_to_nothing_keeps_its_number_and_its_epoch(
-    history: History, settings: Any, age: Callable[[str, float], None]
-) -> None:
-    settings.LIVEFEED_RETENTION = 3600.0
-    (before,) = history.append(some("build", 4))
-    age("build", 3700)
-    assert history.trim(registry.retention) == 4
-    assert history.heads(["build"]) == {"build": Head(before.epoch, 4, 4)}
-    assert history.read("build", 0, 10) == Page(Head(before.epoch, 4, 4), ())
-    (after,) = history.append(some("build", 1, first=5))
-    assert after.epoch == before.epoch
-    assert [event.seq for event in after.events] == [5]
-
-
-@pytest.mark.usefixtures("small_batches")
-def test_more_than_one_statement_s_worth_is_trimmed(history: History, settings: Any) -> None:
-    settings.LIVEFEED_RETENTION_EVENTS = 1
-    history.append(some("build", 2 * BATCH + 2))
-    assert history.trim(registry.retention) == 2 * BATCH + 1
-    assert numbers(history.read("build", 0, 10).events) == [2 * BATCH + 2]
-
-
-def test_a_retention_of_nought_keeps_everything(
-    history: History, settings: Any, age: Callable[[str, float], None]
-) -> None:
-    settings.LIVEFEED_RETENTION = 0.0
-    settings.LIVEFEED_RETENTION_EVENTS = 0
-    history.append(some("build", 5))
-    age("build", 10**7)
-    assert history.trim(registry.retention) == 0
-    assert len(history.read("build", 0, 100).events) == 5
-
-
-def test_a_new_epoch_is_drawn_for_the_topics_named(history: History) -> None:
-    history.append([*some("one", 2), *some("two", 1)])
-    before = history.heads(["one", "two"])
-    _, marker = history.moved(None)
-    assert history.renew_epoch(["one", "none"]) == 1
-    after = history.heads(["one", "two"])
-    assert after["one"].epoch != before["one"].epoch
-    assert after["one"].seq == 2
-    assert after["two"] == before["two"]
-    assert "none" not in history.heads(["none"])
-    moved, _ = history.moved(marker)
-    assert moved["one"] == after["one"]
-
-
-def test_without_names_every_topic_gets_a_new_epoch(history: History) -> None:
-    history.append([*some("one", 2), *some("two", 1)])
-    before = history.heads(["one", "two"])
-    assert history.renew_epoch() == 2
-    after = history.heads(["one", "two"])
-    assert all(after[name].epoch != before[name].epoch for name in before)
-
-
-def test_a_history_at_rest_has_nothing_left_over(history: History) -> None:
-    history.append(some("build", 3))
-    seen: frozenset[int] = frozenset()
-    for _ in range(3):
-        stretches, seen = history.leftovers(seen)
-        assert stretches == []
-
-
-def test_events_appended_by_several_threads_leave_no_hole_and_keep_each_one_s_order(history: History) -> None:
-    def writer(name: int) -> Callable[[], None]:
-        def write() -> None:
-            for number in range(5):
-                topics = ("one", "two") if name % 2 else ("two", "one")
-                history.append([new_event(topic, [name, number], "tick") for topic in topics])
-
-        return write
-
-    at_once([writer(name) for name in range(4)])
-    for topic in ("one", "two"):
-        events = history.read(topic, 0, 100).events
-        assert [event.seq for event in events] == list(range(1, 21))
-        for name in range(4):
-            assert [event.data[1] for event in events if event.data[0] == name] == list(range(5))
+def test_the_contract_holds_for_the_unittest_case_of_the_documentation() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "testing.md").read_text()
+    (block,) = (text for text in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "HistoryContract" in text)
+    namespace: dict[str, Any] = {"__name__": "documentation"}
+    exec(compile(block, "testing.md", "exec"), namespace)
+    suite = unittest.defaultTestLoader.loadTestsFromTestCase(namespace["MemoryHistoryTests"])
+    assert suite.countTestCases() > 30
+    result = unittest.TestResult()
+    suite.run(result)
+    assert result.wasSuccessful(), result.errors + result.failures
 
 
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
@@ -618,13 +431,3 @@ def test_the_order_holds_where_a_site_makes_its_transactions_stricter(
         monkeypatch.setitem(connection.settings_dict["OPTIONS"], option, value)
     writers_at_once(3, 6)
     assert len(stored("one")) == len(stored("two")) == 3 * 4
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_page_ends_with_the_event_that_passes_its_bytes(history: History) -> None:
-    history.append([new_event("build", "x" * 98, "message") for _ in range(10)])  # 100 bytes each, with the quotes
-    page = history.read("build", 2, 5, 250)
-    assert ([event.seq for event in page.events], page.cut) == ([3, 4, 5], True)
-    assert [event.seq for event in history.read("build", 2, 5, 1).events] == [3]
-    assert not history.read("build", 2, 8).cut
-    assert history.read("build", 2, 7).cut

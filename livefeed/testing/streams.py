@@ -1,8 +1,4 @@
-"""What to test live pages with: see what is published, and read a stream as a client does. Our own tests use it too.
-
-``TestCase`` never commits, so what is published in one stays unseen: use ``TransactionTestCase`` (pytest:
-``django_db(transaction=True)``), or run the callbacks with Django's ``captureOnCommitCallbacks(execute=True)``.
-"""
+"""Reading a stream in the process of the test, through the whole site, as a client does."""
 
 from __future__ import annotations
 
@@ -10,8 +6,8 @@ import asyncio
 import json
 import re
 from codecs import getincrementaldecoder
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -19,34 +15,8 @@ from asgiref.testing import ApplicationCommunicator as _Communicator
 from django.core.asgi import get_asgi_application
 from django.test import AsyncClient
 
-from .events import Event
-from .html import stream_url
-from .roster import get_roster, rosters
-from .signals import event_published
-
-__all__ = ["EventStreamClient", "EventStreamParser", "ServerSentEvent", "capture_events", "open_stream"]
-
-
-@contextmanager
-def capture_events(topic: str | None = None) -> Iterator[list[Event]]:
-    """Collect the events that this process publishes within the block, of all topics or of one::
-
-    with capture_events("news.article") as events:
-        article.save()
-    assert [event.type for event in events] == ["updated"]
-    """
-    events: list[Event] = []
-
-    def note(*, event: Event, **kwargs: Any) -> None:
-        if topic in {None, event.topic}:
-            events.append(event)
-
-    event_published.connect(note, weak=False)
-    try:
-        yield events
-    finally:
-        event_published.disconnect(note)
-
+from ..html import stream_url
+from ..roster import get_roster, rosters
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _DIGITS = re.compile(r"[0-9]+")
