@@ -249,9 +249,11 @@ class Hub:
         announce(stretches)
 
     async def _sweep(self) -> None:
-        """Compare every tail with the history: whatever a look could miss, this finds."""
+        """Compare every tail with the history: whatever a look could miss, this finds, and topics that are gone too."""
         if self.tails:
-            self._compare(await self.pool.run(get_history().heads, list(self.tails)))
+            topics = list(self.tails)
+            heads = await self.pool.run(get_history().heads, topics)
+            self._compare({topic: heads.get(topic, EMPTY) for topic in topics})
 
     async def _trim(self) -> None:
         if self.tails:

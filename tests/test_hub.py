@@ -671,6 +671,18 @@ async def test_a_renewed_epoch_is_seen_by_the_look(hub: Hub) -> None:
     assert reader.behind() == [0]
 
 
+async def test_a_topic_that_is_gone_from_a_restored_history_is_found_by_the_sweep(hub: Hub, memory: Any) -> None:
+    reader = await subscribe(hub, "t")
+    for stretch in append("t", 1, 2):
+        hub.receive(stretch)
+    reader.take()
+    del memory._topics["t"]
+    await hub._sweep()
+    await settled(hub)
+    assert hub.tails["t"].epoch == ""
+    assert reader.behind() == [0]
+
+
 async def test_a_topic_that_was_trimmed_past_the_tail_begins_anew(hub: Hub, settings: Any) -> None:
     reader = await subscribe(hub, "t")
     append("t", *range(10))
