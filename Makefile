@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
 WORKERS ?= 3
+SEEDS ?= 3000
 ARGS ?=
 export PORT
 
@@ -25,7 +26,7 @@ DEMO_STAMP := $(VENV)/.livefeed-$(subst $(empty) $(empty),-,$(EXTRAS))$(if $(DAT
 UNIT := --ignore tests/e2e --ignore tests/backends/test_servers.py
 DEV_STAMP := $(VENV)/.livefeed-dev
 
-.PHONY: help demo dev test test-js test-postgres test-mariadb faults lint format clean
+.PHONY: help demo dev test test-js test-postgres test-mariadb simulation faults lint format clean
 
 help:
 	@echo "make demo           run the demo site (PORT=8000; DATABASE_URL and REDIS_URL if you have them)"
@@ -33,6 +34,7 @@ help:
 	@echo "make test-postgres  run the tests of the package on PostgreSQL (LIVEFEED_TEST_POSTGRES)"
 	@echo "make test-mariadb   run the tests of the package on MariaDB (LIVEFEED_TEST_MARIADB)"
 	@echo "make faults         let servers, writers, Redis and the network fail for a while, and count (ARGS=--help)"
+	@echo "make simulation     run the path of events through SEEDS=3000 simulated runs full of faults"
 	@echo "make lint           ruff and mypy"
 	@echo "make format         let ruff put the code in order"
 	@echo "make clean          remove what the other targets have made"
@@ -61,6 +63,9 @@ test-mariadb: $(DEV_STAMP)
 
 faults: $(DEV_STAMP)
 	$(BIN)/python -m tests.e2e.faults $(ARGS)
+
+simulation: $(DEV_STAMP)
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""A database backend of Django's on the simulated store: transactions, savepoints, and nothing else."""
