@@ -17,6 +17,7 @@ from asgiref.sync import sync_to_async
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from . import backlog
 from .announcing import announce
 from .conf import settings
 from .events import Event, Stretch, new_event
@@ -76,12 +77,17 @@ def append(events: Sequence[Event]) -> None:
     """Write, number and announce events of changes that are committed elsewhere than in the history's database.
 
     Should that be in a transaction of its own at the moment, they are part of it: nothing is told before it commits.
+    Where the history is away they wait for it (see ``backlog``).
     """
     history = get_history()
-    if history.alias is None:
-        announce(history.append(events))
-    else:
+    if history.alias is not None and _in_transaction(connections[history.alias]):
         emit(events, using=history.alias)
+    else:
+        announce(backlog.append(events))
+
+
+def _in_transaction(connection: BaseDatabaseWrapper) -> bool:
+    return connection.in_atomic_block or (connection.connection is not None and not connection.get_autocommit())
 
 
 class Debt:
@@ -127,19 +133,24 @@ def _owe(connection: BaseDatabaseWrapper, debt: Debt) -> None:
 
 
 def settle(debts: Sequence[Debt]) -> None:
-    """Number, append and announce. The writer's change is committed: what fails here is logged and left to a hub."""
+    """Number, append and announce. The writer's change is committed: nothing that fails here is raised."""
     for debt in debts:
         debt.settled = True
+    _number(set[str]().union(*(debt.topics for debt in debts)))
+    _append([event for debt in debts for event in debt.events])
+    announce(Stretch(event.topic, "", (event,)) for debt in debts for event in debt.fleeting)
+
+
+def _number(topics: set[str]) -> None:
     try:
-        _settle(debts)
+        announce(get_history().number(topics) if topics else ())
     except Exception:
         logger.exception("Numbering after a commit failed; a hub does it at its next look.")
 
 
-def _settle(debts: Sequence[Debt]) -> None:
-    history = get_history()
-    if topics := set[str]().union(*(debt.topics for debt in debts)):
-        announce(history.number(topics))
-    if events := [event for debt in debts for event in debt.events]:
-        append(events)
-    announce(Stretch(event.topic, "", (event,)) for debt in debts for event in debt.fleeting)
+def _append(events: Sequence[Event]) -> None:
+    try:
+        if events:
+            append(events)
+    except Exception:
+        logger.exception("Publishing on %s failed after a commit.", ", ".join({event.topic for event in events}))
