@@ -177,51 +177,53 @@ def serve_from(loop: asyncio.AbstractEventLoop) -> None:
 
 
 class Inbox:
-    """One channel of the layer, for one hub. What goes wrong in the layer is raised here as the layer raises it."""
+    """One channel of the layer, for one hub. What goes wrong in the layer is raised here as the layer raises it.
+
+    The channel is kept as long as the hub lives, whatever fails: a member is a name to the layer, and each new name
+    would leave an old one behind that a layer goes on filling until ``group_expiry``.
+    """
 
     def __init__(self) -> None:
         self._layer = channel_layer()
         self._channel = ""
-        self._topics: set[str] = set()
         self._opening = asyncio.Lock()
 
-    async def open(self) -> None:
-        """Get a channel and join with it all topics that were asked for; nothing to do where that is done."""
+    async def _open(self) -> str:
         async with self._opening:
-            if not self._channel:
-                channel = await self._layer.new_channel("livefeed")
-                for topic in self._topics:
-                    await self._layer.group_add(group_name(topic), channel)
-                self._channel = channel
-
-    def lost(self) -> None:
-        """Forget the channel: the layer failed, and :meth:`open` has to begin anew."""
-        self._channel = ""
+            self._channel = self._channel or await self._layer.new_channel("livefeed")
+            return self._channel
 
     async def join(self, topic: str) -> None:
-        """Receive a topic's events; to be called again well before the layer's ``group_expiry``."""
-        self._topics.add(topic)
-        await self.open()
-        await self._layer.group_add(group_name(topic), self._channel)
+        """Receive a topic's events; to be called again after a failure, and well before the ``group_expiry``."""
+        await self._layer.group_add(group_name(topic), await self._open())
 
     async def leave(self, topic: str) -> None:
         """Receive a topic's events no more."""
-        self._topics.discard(topic)
         if self._channel:
             await self._layer.group_discard(group_name(topic), self._channel)
 
-    async def rejoin(self) -> None:
-        """Join every topic again."""
-        for topic in list(self._topics):
-            await self.join(topic)
-
     async def receive(self) -> Stretch:
         """Return the next message. Raises ValueError, TypeError or KeyError for one that is not ours."""
-        await self.open()
-        message = await self._layer.receive(self._channel)
-        return unpack(message["body"])
+        channel = await self._open()
+        while True:
+            try:
+                message = await self._layer.receive(channel)
+            except Exception as error:
+                if not _is_silence(error):
+                    raise
+            else:
+                return unpack(message["body"])
 
     @property
     def expiry(self) -> float:
         """Seconds after which the layer forgets a member that did not join again."""
         return float(getattr(self._layer, "group_expiry", 86_400))
+
+
+def _is_silence(error: Exception) -> bool:
+    """Tell whether a layer has only grown tired of waiting for a message.
+
+    channels_redis waits five seconds at a time, and redis-py 8 gives up on a socket after the same five seconds: its
+    TimeoutError, which is none of Python's, comes instead of the empty answer.
+    """
+    return any(base.__name__ == "TimeoutError" for base in type(error).__mro__)

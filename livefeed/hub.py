@@ -53,6 +53,8 @@ class Hub:
         self._repairs: dict[str, asyncio.Task[None]] = {}
         self._repair_again: set[str] = set()
         self._joining: dict[str, asyncio.Task[None]] = {}
+        self._unjoined: dict[str, None] = {}  # topics to join again, in order
+        self._joining_again: asyncio.Task[None] | None = None
         self._layer_is_away = False
         self._pages: dict[tuple[str, int, int], asyncio.Task[tuple[Head, list[Frame]]]] = {}
         self._idle: dict[str, float] = {}
@@ -71,7 +73,8 @@ class Hub:
 
     async def stop(self) -> None:
         """Leave the layer, let go of threads and connections. Streams have to be closed before."""
-        tasks = [*self._tasks, *self._joining.values()]
+        again = [self._joining_again] if self._joining_again else []
+        tasks = [*self._tasks, *self._joining.values(), *again]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -233,7 +236,7 @@ class Hub:
             repeat("The look at the history", settings.LOOK_INTERVAL, self._look),
             repeat("The sweep over all topics", SWEEP_EVERY, self._sweep),
             repeat("Trimming the history", TRIM_EVERY, self._trim),
-            repeat("Joining the layer again", self._inbox.expiry / 3, self._inbox.rejoin),
+            repeat("Joining the layer again", self._inbox.expiry / 3, self._rejoin),
             repeat("Closing idle topics", LINGER / 3, self._tidy),
         ]
 
@@ -242,6 +245,7 @@ class Hub:
         if not self.tails:
             self.pool.close_if_idle()
             return
+        self._join_again_soon()
         history = get_history()
         moved, self._marker = await self.pool.run(history.moved, self._marker)
         self._compare(moved)
@@ -297,17 +301,40 @@ class Hub:
         return self._joining[topic]
 
     async def _join(self, topic: str) -> None:
+        self._unjoined[topic] = None
         try:
             async with asyncio.timeout(JOIN_SECONDS):
                 await self._inbox.join(topic)
-            self._layer_is_away = False
         except Exception as error:
             if not self._layer_is_away:
                 logger.warning("Joining %s failed (%r); readers are served from the history.", topic, error)
             self._layer_is_away = True
+        else:
+            self._layer_is_away = False
+            self._unjoined.pop(topic, None)
+
+    async def _rejoin(self) -> None:
+        """Join every topic again: the layer may have forgotten its members."""
+        self._unjoined.update(dict.fromkeys(self.tails))
+        self._join_again_soon()
+
+    def _join_again_soon(self) -> None:
+        """Start to join what could not be joined, if that is not under way."""
+        if self._unjoined and (self._joining_again is None or self._joining_again.done()):
+            self._joining_again = asyncio.get_running_loop().create_task(self._join_again())
+
+    async def _join_again(self) -> None:
+        """Join one topic after the other; a layer that is still away is asked once, and again at the next look."""
+        for topic in list(self._unjoined):
+            if topic in self.tails:
+                await asyncio.shield(self._join_soon(topic))
+                if self._layer_is_away:
+                    return
+            else:
+                self._unjoined.pop(topic, None)
 
     async def _receive(self) -> None:
-        """Receive until cancelled; where the layer fails, begin anew with a new channel."""
+        """Receive until cancelled; after the layer failed, join everything again."""
         pause = FIRST_PAUSE
         while True:
             try:
@@ -317,9 +344,9 @@ class Hub:
                 logger.warning("A message on the channel layer is not ours: %r", error)
             except Exception as error:
                 logger.warning("The channel layer is away (%r); readers are served from the history.", error)
-                self._inbox.lost()
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
+                await self._rejoin()
 
 
 def _log_failure(task: asyncio.Task[Any]) -> None:

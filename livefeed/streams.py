@@ -24,10 +24,10 @@ from . import sse
 from .access import Viewer
 from .conf import settings
 from .cursors import Cursor
-from .history import PAGE_BYTES, Head, position_of
+from .history import Head, position_of
 from .hub import Hub
 from .resuming import GARBAGE, NOWHERE, best, lost, missed
-from .tail import Frame, Subscription, Tail
+from .tail import CHUNK_BYTES, Frame, Subscription, Tail
 
 logger = logging.getLogger("livefeed.streams")
 
@@ -35,6 +35,9 @@ logger = logging.getLogger("livefeed.streams")
 RETRY = (2_000, 5_000)
 #: The same for a client that was refused.
 REFUSED_RETRY = (15_000, 30_000)
+
+#: Bytes of one topic's history that are read at least, however many topics a client catches up with at once.
+LEAST_BYTES = 8 * 1024
 
 
 def own_block(type: str, data: dict[str, Any], cursor: str = "") -> bytes:
@@ -116,7 +119,7 @@ class EventStream:
         resets: list[bytes] = []
         found: dict[int, tuple[str, Iterable[Frame]]] = {}
         behind = self._subscription.behind()
-        share = PAGE_BYTES // max(len(behind), 1)  # of the bytes that one catch-up may take
+        share = max(CHUNK_BYTES // max(len(behind), 1), LEAST_BYTES)  # a client that does not read holds one chunk
         for index in behind:
             tail, position = self._subscription.tails[index], self._subscription.positions[index]
             if position.epoch != tail.epoch:

@@ -184,13 +184,9 @@ def nobody_numbers_what_is_left_over() -> list[Patch]:
 
 @bug
 def layer_is_not_joined_again() -> list[Patch]:
-    """After the layer restarted, a hub has a new channel that is in no group: every event waits for a look."""
+    """After the layer restarted, a hub is in no group any more: every event waits for a look."""
 
-    async def open_empty(self: broker.Inbox) -> None:
-        if not self._channel:
-            self._channel = await self._layer.new_channel("livefeed")
-
-    async def nothing(self: broker.Inbox) -> None:
+    def nothing(self: hub.Hub) -> None:
         pass
 
     def compare(self: hub.Hub, heads: dict[str, Head]) -> None:
@@ -199,11 +195,7 @@ def layer_is_not_joined_again() -> list[Patch]:
             if found is not None and (head.epoch, head.seq) != (found.epoch, found.head):
                 self._spawn_repair(found)
 
-    return [
-        (broker.Inbox, "open", open_empty),
-        (broker.Inbox, "rejoin", nothing),
-        (hub.Hub, "_compare", compare),
-    ]
+    return [(hub.Hub, "_join_again_soon", nothing), (hub.Hub, "_compare", compare)]
 
 
 # -- publishing -------------------------------------------------------------------------------------------------------

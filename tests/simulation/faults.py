@@ -52,8 +52,7 @@ class Faults:
         self._layer_is_back()
         for process in scenario.servers + scenario.workers:
             process.stopped = False
-        if not any(server.alive for server in scenario.servers):
-            scenario.start_server()
+        scenario.start_server()  # those that are left may have been told to end
         for reader in scenario.readers:
             reader.flakiness = 0.0
             reader.read_on()

@@ -31,8 +31,9 @@ from .writers import Writer
 LOOK = 1.0
 #: Seconds of bad weather, and of the calm after it in which all have to get what they lack.
 BAD, CALM = (5.0, 25.0), 150.0
-#: Seconds after a commit in which a reader gets an event in fair weather: by the layer, or else by a look.
-BY_LAYER, BY_LOOK = 0.3, LOOK + 1.0
+#: Seconds after a commit in which a reader gets an event in fair weather: by the layer, else by a look, or by the
+#: second look that sees an event without a number.
+BY_LAYER, BY_LOOK, BY_TWO_LOOKS = 0.3, LOOK + 1.0, 2 * LOOK + 1.0
 
 
 class Scenario:
@@ -132,8 +133,10 @@ class Scenario:
                 self.world.breaks(f"{reader} neither shows nor got {sorted(lacking)[:5]}")
             if phantoms := self.store.doomed & set(reader.got):
                 self.world.breaks(f"{reader} got {sorted(phantoms)[:5]}, which were rolled back")
-        for number, limit in enumerate((BY_LOOK, BY_LAYER), 1):
-            self._probe(f"event {number} in fair weather", limit)
+        self._probe("an event in fair weather", BY_LOOK)  # the layer may have forgotten us; this look joins it again
+        self._probe("a second event in fair weather", BY_LAYER)
+        self.store.kills_next = True
+        self._probe("an event whose publisher dies right after its commit", BY_TWO_LOOKS)
 
     def _probe(self, what: str, limit: float) -> None:
         """Publish on every topic: whoever is connected gets it within so many seconds."""
