@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Thread
 from typing import Any, ParamSpec, TypeVar
 
-from django.db import connections
+from django.db import InterfaceError, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 P = ParamSpec("P")
@@ -26,18 +27,16 @@ class Pool:
         self._jobs = 0
 
     async def run(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a blocking job in a thread; raise what it raises."""
+        """Run a blocking job in a thread; raise what it raises.
+
+        It is run once more if a database connection of earlier jobs turns out to be broken: each job has to be one
+        that may be repeated.
+        """
         if self._workers is None:
             self._workers = Workers()
         workers = self._workers
 
-        def work() -> T:
-            try:
-                return job(*args, **kwargs)
-            finally:
-                workers.tidy()
-
-        done = asyncio.get_running_loop().run_in_executor(workers.executor, work)
+        done = asyncio.get_running_loop().run_in_executor(workers.executor, workers.work, partial(job, *args, **kwargs))
         self._jobs += 1
         done.add_done_callback(self._count_down)
         return await done
@@ -63,6 +62,21 @@ class Workers:
     def __init__(self) -> None:
         self.executor = ThreadPoolExecutor(THREADS, thread_name_prefix="livefeed")
         self._connections: set[BaseDatabaseWrapper] = set()
+
+    def work(self, job: Callable[[], T]) -> T:
+        """Do a job in this thread. After a restart of the database each thread finds its old connection broken."""
+        old = [connection for connection in connections.all(initialized_only=True) if connection.connection is not None]
+        try:
+            return job()
+        except (InterfaceError, OperationalError):
+            if not any(connection.errors_occurred and not connection.is_usable() for connection in old):
+                raise
+        finally:
+            self.tidy()
+        try:
+            return job()
+        finally:
+            self.tidy()
 
     def tidy(self) -> None:
         """Close this thread's connections that broke, so that the next job gets new ones; remember the others."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import DatabaseError, connection, connections, transaction
+from django.db import DatabaseError, OperationalError, connection, connections, transaction
 
 from livefeed import broker
 from livefeed import flushing as flushing_module
@@ -915,6 +915,34 @@ async def test_a_connection_that_broke_is_dropped_after_its_job(transactional_db
 
     await pool.run(use_and_break)
     assert wrappers[0].connection is None
+    pool.close()
+    await eventually(lambda: not pool_threads(), "the threads have ended")
+
+
+@pytest.mark.parametrize("usable", [True, False])
+async def test_a_job_that_finds_an_old_connection_broken_is_done_once_more_with_a_new_one(
+    transactional_db: None, monkeypatch: pytest.MonkeyPatch, usable: bool
+) -> None:
+    pool, wrappers = Pool(), []
+
+    def use() -> str:
+        wrappers.append(connections["default"])
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        if len(wrappers) == 2:
+            monkeypatch.setattr(connections["default"], "is_usable", lambda: usable)
+            connection.errors_occurred = True
+            raise OperationalError("server closed the connection unexpectedly")
+        return "done"
+
+    monkeypatch.setattr("livefeed.pool.THREADS", 1)
+    assert await pool.run(use) == "done"
+    if usable:  # then it was the job's own error, and no connection's
+        with pytest.raises(OperationalError):
+            await pool.run(use)
+    else:
+        assert await pool.run(use) == "done"
+    assert len(wrappers) == (2 if usable else 3)
     pool.close()
     await eventually(lambda: not pool_threads(), "the threads have ended")
 
