@@ -80,7 +80,7 @@ async def touch_until_ended(module: Path, reader: EventStream) -> None:
     """Change a file until runserver has noticed: what changes before its first look at the files, it does not."""
     async with asyncio.timeout(LIMIT):
         while not reader.ends:
-            module.touch()
+            await asyncio.to_thread(module.touch)
             with suppress(AssertionError):
                 await reader.until(lambda: reader.ends, what="the stream was cut", limit=5)
 
