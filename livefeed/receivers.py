@@ -112,9 +112,9 @@ class Receivers:
             if row is None:
                 return []  # deleted meanwhile, and that is published by whoever did it
             events = self._changes.saved(row, created=created, before=before)
-            if history.alias in {using, None}:
+            if history.alias == using:
                 return history.append(events)
-            append(events)
+            append(events)  # under the row's lock, so that two who save the row publish in the order in which they did
             return []
 
         announce(short_transaction(using, read_and_append))
