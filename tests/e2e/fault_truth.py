@@ -59,6 +59,13 @@ def unnumbered(url: str) -> int:
     return int(row[0]) if row else 0
 
 
+def leases(url: str) -> int:
+    """Return how many connections the site takes for open."""
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT count(*) FROM livefeed_lease WHERE expires_at > now()").fetchone()
+    return int(row[0]) if row else 0
+
+
 def _key(data: Mapping[str, str]) -> str:
     return data.get("key") or data["title"]
 

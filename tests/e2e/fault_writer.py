@@ -39,7 +39,9 @@ CREATE TABLE fault_truth (
     id bigserial PRIMARY KEY, topic text NOT NULL, key text NOT NULL, at float8 NOT NULL,
     writer int NOT NULL, entry bigint
 )"""
-INSERT = "INSERT INTO fault_truth (topic, key, at, writer, entry) VALUES (%s, %s, %s, %s, %s)"
+INSERT = """\
+INSERT INTO fault_truth (topic, key, entry, at, writer)
+SELECT topic, key, entry, %s, %s FROM unnest(%s::text[], %s::text[], %s::bigint[]) AS noted (topic, key, entry)"""
 
 
 class Doomed(Exception):
@@ -75,8 +77,8 @@ class Writer:
                 elif moment == UNTOLD:
                     die_in_place_of_telling()
                 self._work()
-                self._note()
                 time.sleep(self._rng.uniform(0, 0.02))  # transactions overlap, and commit in another order
+                self._note()
                 if doomed:
                     raise Doomed
         except Doomed:
@@ -143,10 +145,9 @@ class Writer:
     def _note(self) -> None:
         from django.db import connection
 
+        topics, keys, entries = zip(*self._truth, strict=True) if self._truth else ((), (), ())
         with connection.cursor() as cursor:
-            cursor.executemany(
-                INSERT, [(topic, key, time.time(), self.number, entry) for topic, key, entry in self._truth]
-            )
+            cursor.execute(INSERT, [time.time(), self.number, list(topics), list(keys), list(entries)])
 
     def last_word(self) -> None:
         """Publish one more event on every topic."""

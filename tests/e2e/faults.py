@@ -15,6 +15,7 @@ import contextlib
 import io
 import random
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -27,13 +28,12 @@ import psycopg
 
 from tests.e2e.fault_reader import Reader
 from tests.e2e.fault_site import LAYERS, Site
-from tests.e2e.fault_truth import Note, by_topic, committed, differences, stored, unnumbered
+from tests.e2e.fault_truth import Note, by_topic, committed, differences, leases, stored, unnumbered
 from tests.e2e.fault_writer import TABLE, TOPICS
 from tests.e2e.servers import manage, site_env
 from tests.services import fresh_postgres
 
 AT_A_TIME = 2
-LIMIT = 180.0
 LONGEST = 3600.0
 POLL_SECONDS = 0.1
 PROGRESS_SECONDS = 10.0
@@ -41,7 +41,9 @@ PROGRESS_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to happen. `rate` is in transactions a second, `pause` in seconds between two faults, on average."""
+    """What is to happen. `rate` is in transactions a second, `pause` in seconds between two faults, on average,
+    `nap` in seconds that a reader may stay away, `limit` in seconds that all may take in the end to arrive.
+    """
 
     readers: int = 200
     deliveries: int = 1_000_000
@@ -51,6 +53,7 @@ class Plan:
     rate: float = 15.0
     pause: float = 3.5
     nap: float = 30.0
+    limit: float = 180.0
 
 
 @dataclass
@@ -124,12 +127,13 @@ class Run:
             async with self._site.proxy:
                 tasks = self._start_readers()
                 for reader in self._readers:
-                    await asyncio.wait_for(reader.opened.wait(), LIMIT)
+                    await asyncio.wait_for(reader.opened.wait(), self.plan.limit)
                 await self._site.start_writers()
                 self._say(f"{len(self._readers)} readers, seed {self.plan.seed}, layer {self.plan.layer}")
                 await self._attack()
                 await self._come_to_rest()
                 await _cancel(tasks)
+            await self._until(lambda: not leases(self._url), "no connection counts as open")
         finally:
             await _cancel(tasks)
             await asyncio.to_thread(self._site.close)
@@ -183,14 +187,15 @@ class Run:
         What dead writers left without a number the hubs have to find: the last word would number it too.
         """
         await self._site.end_writers()
-        await self._until(lambda: not unnumbered(self._url), "every committed event has a number")
+        if not await self._until(lambda: not unnumbered(self._url), "every committed event has a number"):
+            return
         for reader in self._readers:
             reader.reload()
-        await self._arrived("everything has arrived")
-        await self._site.last_word()
-        await self._arrived("the last word has arrived")
+        if await self._arrived("everything has arrived"):
+            await self._site.last_word()
+            await self._arrived("the last word has arrived")
 
-    async def _arrived(self, what: str) -> None:
+    async def _arrived(self, what: str) -> bool:
         events = by_topic(await asyncio.to_thread(stored, self._url, TOPICS))
         wanted = {topic: len(events[topic]) for topic in TOPICS}
         waiting = set(self._readers)
@@ -199,18 +204,21 @@ class Run:
             waiting.difference_update([reader for reader in waiting if _has(reader, wanted)])
             return not waiting
 
-        await self._until(arrived, what, lambda: ", ".join(sorted(reader.name for reader in waiting)))
+        return await self._until(arrived, what, lambda: ", ".join(sorted(reader.name for reader in waiting)))
 
     async def _until(
-        self, holds: Callable[[], bool], what: str, who: Callable[[], str] = lambda: "", *, limit: float = LIMIT
-    ) -> None:
+        self, holds: Callable[[], bool], what: str, who: Callable[[], str] = lambda: "", *, limit: float | None = None
+    ) -> bool:
+        """Wait until something holds, and tell whether it does; what does not is a broken promise."""
+        limit = limit or self.plan.limit
         deadline = time.monotonic() + limit
         while not await asyncio.to_thread(holds):
             if time.monotonic() > deadline:
                 self.report.broken.append(f"after {limit:g} s still not so: {what} {who()}".rstrip())
-                return
+                return False
             await asyncio.sleep(POLL_SECONDS)
         self._say(what)
+        return True
 
     def _judge(self) -> None:
         report = self.report
@@ -282,11 +290,13 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, default=Plan.rate, help="transactions a second; default: %(default)s")
     parser.add_argument("--pause", type=float, default=Plan.pause, help="seconds between faults; default: %(default)s")
     parser.add_argument("--nap", type=float, default=Plan.nap, help="longest nap of a reader; default: %(default)s s")
+    parser.add_argument("--limit", type=float, default=Plan.limit, help="for coming to rest; default: %(default)s s")
     parser.add_argument("--logs", type=Path, help="a directory that keeps the logs of all processes")
     options = vars(parser.parse_args(words))
     logs = options.pop("logs")
     options["layer"] = options["layer"] or sorted(LAYERS)[options["seed"] % len(LAYERS)]
     _allow_many_files()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no process is left behind
     with tempfile.TemporaryDirectory() as directory, contextlib.redirect_stdout(io.StringIO()):
         if logs:
             logs.mkdir(parents=True, exist_ok=True)
