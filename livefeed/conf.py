@@ -69,6 +69,9 @@ class Settings:
     LOOK_INTERVAL = Setting(1.0, minimum=0.05)
     #: Bytes of recent events that one process keeps in memory, over all topics. Default 64 MiB.
     TAIL_BYTES = Setting(64 * 1024 * 1024, minimum=64 * 1024)
+    #: Events of one topic that a stream replays to a client that comes back; one further behind gets a reset. Default
+    #: 10,000; 0: no limit.
+    MAX_REPLAY = Setting(10_000, minimum=0)
     #: Bytes of one event's data, as JSON in UTF-8. Default 256 KiB.
     MAX_EVENT_BYTES = Setting(256 * 1024, minimum=1024)
 

@@ -17,6 +17,8 @@ AHEAD: Final = "ahead"
 #: The text that came back is not a cursor of ours.
 GARBAGE: Final = "garbage"
 
+#: The cursor could be followed, but a stream replays no more than LIVEFEED_MAX_REPLAY events of a topic.
+BEHIND: Final = "behind"
 #: Where a reader stands whose cursor is garbage: in an epoch that no topic has, so that it never goes on by mistake.
 NOWHERE: Final = Position("-" * EPOCH_LENGTH, 0)
 
@@ -36,6 +38,11 @@ def missed(position: Position, head: Head, first: int | None) -> str:
     """Return why a reader can't go on with the events that were found, of which ``first`` is the first number."""
     hole = head.seq > position.seq and first != position.seq + 1
     return lost(position, head) or (TRIMMED if hole else "")
+
+
+def too_far(position: Position, head: Head, most: int) -> str:
+    """Return why a reader is not to be served all that follows, or "" where it is at most so many events (0: any)."""
+    return BEHIND if most and head.seq - position.seq > most else ""
 
 
 def best(claims: Sequence[Position], head: Head) -> Position:

@@ -26,7 +26,7 @@ from .conf import settings
 from .cursors import Cursor
 from .history import Head, position_of
 from .hub import Hub
-from .resuming import GARBAGE, NOWHERE, best, lost, missed
+from .resuming import GARBAGE, NOWHERE, best, lost, missed, too_far
 from .tail import CHUNK_BYTES, Frame, Subscription, Tail
 
 logger = logging.getLogger("livefeed.streams")
@@ -125,7 +125,8 @@ class EventStream:
             if position.epoch != tail.epoch:
                 await self._hub.repair(tail)
             head, frames = await self._hub.page(tail.topic, position.seq, share)
-            if reason := missed(position, head, frames[0].seq if frames else None):
+            first = frames[0].seq if frames else None
+            if reason := missed(position, head, first) or too_far(position, head, settings.MAX_REPLAY):
                 resets.append(reset_block(self._subscription, index, head, reason))
             elif frames:
                 found[index] = (head.epoch, frames)
@@ -198,7 +199,7 @@ async def _place_on(hub: Hub, subscription: Subscription, index: int, cursor: Cu
     end = _end_of(tail)
     claim = best(claims, end) if claims else position_of(end)
     subscription.move(index, claim)
-    return lost(claim, end)
+    return lost(claim, end) or too_far(claim, end, settings.MAX_REPLAY)
 
 
 def _end_of(tail: Tail) -> Head:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from livefeed.cursors import NONE_YET, Position
 from livefeed.history import EMPTY, Head
-from livefeed.resuming import AHEAD, EPOCH, TRIMMED, best, lost, missed
+from livefeed.resuming import AHEAD, BEHIND, EPOCH, TRIMMED, best, lost, missed, too_far
 
 HEAD = Head("epoch1", 20, 10)
 
@@ -52,6 +52,13 @@ def test_events_that_do_not_begin_right_behind_a_position_are_a_hole(
     position: Position, first: int | None, reason: str
 ) -> None:
     assert missed(position, HEAD, first) == reason
+
+
+@pytest.mark.parametrize(
+    ("seq", "most", "reason"), [(10, 10, ""), (9, 10, BEHIND), (20, 1, ""), (0, 0, ""), (10, 9, BEHIND)]
+)
+def test_a_stream_replays_so_many_events_and_no_more(seq: int, most: int, reason: str) -> None:
+    assert too_far(Position("epoch1", seq), HEAD, most) == reason
 
 
 def test_of_several_claims_the_oldest_that_can_be_followed_is_taken() -> None:

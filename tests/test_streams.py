@@ -303,7 +303,14 @@ async def _garbage(settings: Any) -> str:
     return "{not a cursor}"
 
 
-WAYS = {"trimmed": _trimmed, "epoch": _epoch, "ahead": _ahead, "garbage": _garbage}
+async def _behind(settings: Any) -> str:
+    cursor = await acursor(PLAIN)
+    await write(PLAIN, 2, 3, 4)
+    settings.LIVEFEED_MAX_REPLAY = 2
+    return cursor
+
+
+WAYS = {"trimmed": _trimmed, "epoch": _epoch, "ahead": _ahead, "garbage": _garbage, "behind": _behind}
 
 
 @pytest.mark.parametrize("reason", WAYS)

@@ -145,9 +145,9 @@ class Faults:
         self._world.random.choice(self._scenario.readers).disturb("go_silent")
 
     def fault_flaky_network(self) -> None:
-        reader = self._world.random.choice(self._scenario.readers)
-        self._world.tell(f"{reader} has a flaky connection")
-        reader.flakiness = self._world.random.choice((0.05, 0.5))
+        for reader in self._scenario.readers:
+            reader.flakiness = self._world.random.choice((0.0, 0.05, 0.5))
+            self._world.tell(f"{reader} loses a chunk with the probability {reader.flakiness}")
 
     def fault_stall(self) -> None:
         reader = self._world.random.choice(self._scenario.readers)

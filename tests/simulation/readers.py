@@ -177,6 +177,9 @@ class Reader:
             return before.seq < store.head(topic).floor or (topic, before.epoch) in store.left
         if reason == "epoch":
             return (topic, before.epoch) in store.left
+        if reason == "behind":
+            was_far = store.head(topic).seq - before.seq > self.scenario.sizes["replay"] > 0
+            return was_far or (topic, before.epoch) in store.left
         return reason == "garbage"
 
     def _event(self, event: ServerSentEvent) -> None:

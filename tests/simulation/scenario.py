@@ -58,6 +58,7 @@ class Scenario:
             "tail": draw.choice((1500, 5000, 1_000_000)),
             "message": draw.choice((1, 3, 100)),
             "linger": draw.choice((1.0, 30.0)),
+            "replay": draw.choice((0, 0, 15)),
         }
         self.faults = Faults(self)
 
@@ -233,6 +234,7 @@ class _Thread:
 def sized(sizes: dict[str, Any]) -> Iterator[None]:
     """Make pages, chunks, tails and messages so small that a few events fill them."""
     django_settings.LIVEFEED_TAIL_BYTES = sizes["tail"]
+    django_settings.LIVEFEED_MAX_REPLAY = sizes["replay"]
     with (
         patch.object(hub, "PAGE_EVENTS", sizes["page"]),
         patch.object(hub, "LINGER", sizes["linger"]),
