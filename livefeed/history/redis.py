@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..conf import settings
 from ..cursors import new_epoch
@@ -85,36 +85,46 @@ class RedisHistory(History):
         Raises :exc:`HistoryUnavailable` where Redis does not confirm it. Then call it again with the same events: those
         that were written nevertheless are not written twice.
         """
+        sent: dict[str, Span] = {}
         stretches: list[Stretch] = []
-        for start in range(0, len(events), BATCH):
-            stretches += self._append(events[start : start + BATCH])
+        try:
+            for start in range(0, len(events), BATCH):
+                stretches += self._append(events[start : start + BATCH], sent)
+        except BaseException:
+            self._clocks.forget()
+            self._doubt(sent)
+            raise
+        for event in events:
+            self._doubts.pop(event.id, None)
         return stretches
 
-    def _append(self, events: Sequence[Event]) -> list[Stretch]:
+    def _append(self, events: Sequence[Event], sent: dict[str, Span]) -> list[Stretch]:
+        """Append what fits in one round trip. Note in ``sent`` when what was perhaps written was sent, by id."""
         topics: dict[str, list[Event]] = {}
         for event in events:
             topics.setdefault(event.topic, []).append(event)
         spans = {topic: self._clocks.next_span(_key(topic, "topic"), GOOD_FOR) for topic in topics}
-        try:
-            answers = self._run(topics, spans)
-        except BaseException:
-            self._clocks.forget()
-            self._doubt(topics, spans)
-            raise
-        for event in events:
-            self._doubts.pop(event.id, None)
-        return [stretch for topic in topics for stretch in _stretches(topic, topics[topic], answers[topic])]
-
-    def _run(self, topics: dict[str, list[Event]], spans: dict[str, Span]) -> dict[str, Any]:
-        calls = [self._call(topic, events, spans[topic].until) for topic, events in topics.items()]
-        mark = Call(scripts.TOUCH, [_moved_key()], list(topics))
-        *outcomes, _ = self.server.call_all([*calls, mark])
-        if refused := {outcome for outcome, *_ in outcomes} - {"done"}:
+        calls = [self._call(topic, mine, spans[topic].until) for topic, mine in topics.items()]
+        sent.update({event.id: spans[event.topic] for event in events})
+        *answers, _ = self.server.call_all([*calls, Call(scripts.TOUCH, [_moved_key()], list(topics))])
+        found: list[Stretch] = []
+        refused: set[str] = set()
+        for (topic, mine), (outcome, *answer) in zip(topics.items(), answers, strict=True):
+            if outcome == "done":
+                found += self._written(topic, mine, *answer)
+            else:
+                refused.add(outcome)
+                for event in mine:
+                    del sent[event.id]
+        if refused:
             raise HistoryUnavailable(f"An append reached Redis too {' and too '.join(sorted(refused))}.")
-        answers = dict(zip(topics, outcomes, strict=True))
-        for topic, (_, _, now, _) in answers.items():
-            self._clocks.note(_key(topic, "topic"), now)
-        return answers
+        return found
+
+    def _written(
+        self, topic: str, events: Sequence[Event], epoch: str, now: int, numbers: Sequence[int]
+    ) -> Iterator[Stretch]:
+        self._clocks.note(_key(topic, "topic"), now)
+        return _stretches(topic, epoch, events, numbers)
 
     def _call(self, topic: str, events: Sequence[Event], until: int) -> Call:
         doubts = [self._doubts[event.id] for event in events if event.id in self._doubts]
@@ -122,13 +132,11 @@ class RedisHistory(History):
         fields = [field for event in events for field in _fields(event)]
         return Call(scripts.APPEND, _keys(topic), [new_epoch(), until, *span, *fields])
 
-    def _doubt(self, topics: dict[str, list[Event]], spans: dict[str, Span]) -> None:
-        """Remember that these events may have been appended, in the spans that they were sent with."""
-        for topic, events in topics.items():
-            for event in events:
-                since, until = spans[topic]
-                before = self._doubts.pop(event.id, None)
-                self._doubts[event.id] = Span(before.since if before else since, until)
+    def _doubt(self, sent: dict[str, Span]) -> None:
+        """Remember that these events may have been written, in the spans that they were sent with."""
+        for event_id, (since, until) in sent.items():
+            before = self._doubts.pop(event_id, None)
+            self._doubts[event_id] = Span(before.since if before else since, until)
         while len(self._doubts) > DOUBTS:
             self._doubts.popitem(last=False)
 
@@ -236,9 +244,8 @@ def _event(topic: str, entry_id: str, fields: Sequence[str]) -> Event:
     return Event(topic, type, json, id, datetime.fromisoformat(created_at), int(entry_id.partition("-")[0]))
 
 
-def _stretches(topic: str, events: Sequence[Event], answer: Any) -> Iterator[Stretch]:
+def _stretches(topic: str, epoch: str, events: Sequence[Event], numbers: Sequence[int]) -> Iterator[Stretch]:
     """Yield events with their numbers, cut where these do not follow one another."""
-    _, epoch, _, numbers = answer
     run: list[Event] = []
     for event, seq in zip(events, numbers, strict=True):
         if run and run[-1].seq != seq - 1:

@@ -24,6 +24,9 @@ local function state(key)
   local found = redis.call('HMGET', key, 'epoch', 'seq', 'floor', 'server')
   return found[1], tonumber(found[2] or 0), tonumber(found[3] or 0), found[4]
 end
+local function server_now()
+  return string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or error('INFO names no master_replid')
+end
 -- The first number after `low`, and at most `high`, that was given at this moment or later.
 local function first_since(key, low, high, moment)
   while high - low > 1 do
@@ -68,8 +71,7 @@ local from, to = tonumber(ARGV[3]), tonumber(ARGV[4])
 if now > tonumber(ARGV[2]) then return {'late'} end
 if now <= to then return {'early'} end
 local epoch, seq, floor, before = state(key)
-local server = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
-if not server then return redis.error_reply('ERR INFO names no master_replid') end
+local server = server_now()
 if not epoch then
   redis.call('DEL', events)
   epoch, seq, floor = ARGV[1], 0, 0
@@ -172,7 +174,7 @@ local key, events = KEYS[1], KEYS[2]
 local epoch, seq, floor = state(key)
 if not epoch and ARGV[2] == '0' then return 0 end
 seq, floor = begin_anew(key, events, seq, floor)
-redis.call('HSET', key, 'epoch', ARGV[1], 'seq', text(seq), 'floor', text(floor))
+redis.call('HSET', key, 'epoch', ARGV[1], 'seq', text(seq), 'floor', text(floor), 'server', server_now())
 return 1
 """
 )

@@ -129,7 +129,7 @@ class Server:
         except (RedisError, RedisClusterException, OSError) as error:
             if self.is_cluster:
                 self.forget()  # perhaps its servers are others by now
-            raise HistoryUnavailable(f"Redis did not do what it was asked: {error!r}") from error
+            raise HistoryUnavailable(f"Redis did not do what it was asked: {type(error).__name__}: {error}") from error
 
     def _pipelined(self, lines: Sequence[Sequence[str | int]]) -> list[Any]:
         client = self.client
