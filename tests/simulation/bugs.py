@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from livefeed import broker, hub, publishing, resuming, roster, streams, tail
+from livefeed import backlog, broker, hub, publishing, resuming, roster, streams, tail
 from livefeed.announcing import announce
 from livefeed.cursors import NONE_YET, Position
 from livefeed.events import Event
@@ -249,3 +249,18 @@ def what_is_told_is_not_what_was_numbered() -> list[Patch]:
 
 def _renumbered(event: Event) -> Event:
     return Event(event.topic, event.type, event.json, event.id, event.created_at, (event.seq or 0) + 1)
+
+
+# -- a history that is away -------------------------------------------------------------------------------------------
+
+
+@bug
+def what_is_given_up_is_forgotten() -> list[Patch]:
+    """Events that waited in vain for the history are lost, and no reader is told."""
+    return [(backlog.Backlog, "_lose", lambda self, topics: None)]
+
+
+@bug
+def events_overtake_those_that_wait() -> list[Patch]:
+    """Whoever finds the history back appends at once, in front of what waits."""
+    return [(backlog.Backlog, "_in_turn", lambda self, events: list(events))]

@@ -25,11 +25,16 @@ class Faults:
         self._scenario = scenario
         self._world = world = scenario.world
         self.counts: Counter[str] = Counter()
-        kinds = [name for name in vars(Faults) if name.startswith("fault_")]
+        kinds = [name for name in vars(Faults) if name.startswith("fault_") and self._can_happen(name)]
         chosen = [name for name in kinds if world.chance(0.4)]
         self._kinds = chosen
         self._over = False
         self._backup: object = None
+
+    def _can_happen(self, name: str) -> bool:
+        if self._scenario.on_redis:
+            return name not in {"fault_backup", "fault_die_after_commit"}
+        return name not in {"fault_flush", "fault_answers_lost"}
 
     def begin(self) -> None:
         if self._kinds:
@@ -49,6 +54,7 @@ class Faults:
         scenario = self._scenario
         scenario.layer.weather = Weather()
         scenario.store.away = scenario.store.kills_next = False
+        scenario.store.deafness = 0.0
         self._layer_is_back()
         for process in scenario.servers + scenario.workers:
             process.stopped = False
@@ -161,9 +167,19 @@ class Faults:
     # -- the database ---------------------------------------------------------------------------------------------
 
     def fault_database_away(self) -> None:
-        self._world.tell("the database is away")
+        self._world.tell("the database is away, and Redis with it")
         self._scenario.store.away = True
-        self._for_a_while(3.0, lambda: setattr(self._scenario.store, "away", False))
+        self._for_a_while(6.0, lambda: setattr(self._scenario.store, "away", False))
+
+    def fault_flush(self) -> None:
+        for reader in self._scenario.readers:
+            reader.sees_a_flush()
+        self._scenario.store.flush()
+
+    def fault_answers_lost(self) -> None:
+        self._world.tell("answers of the history are lost")
+        self._scenario.store.deafness = 0.5
+        self._for_a_while(8.0, lambda: setattr(self._scenario.store, "deafness", 0.0))
 
     def fault_trim(self) -> None:
         for name, topic in self._scenario.store.topics.items():

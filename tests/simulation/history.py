@@ -9,6 +9,7 @@ from typing import Any
 from django.db import connections
 
 from livefeed.events import Event, Stretch
+from livefeed.exceptions import HistoryUnavailable
 from livefeed.history.base import EMPTY, PAGE_BYTES, Head, History, Page, fitting
 from livefeed.leases import LeaseRequest, Leases
 
@@ -66,22 +67,69 @@ class SimulatedHistory(History):
         self.store.statement("select head")
         head = self.store.head(topic)
         self.store.statement("select events")
+        return self._page(topic, after, limit, max_bytes)._replace(head=head)
+
+    def _page(self, topic: str, after: int, limit: int, max_bytes: int) -> Page:
         if topic not in self.store.topics:
-            return Page(head, ())
+            return Page(EMPTY, ())
         stored = self.store.topics[topic]
         events = [row.event for row in stored.rows[max(after - stored.floor, 0) :]]
         count = fitting((event.size for event in events[:limit]), max_bytes)
-        return Page(head, tuple(events[:count]), count < len(events))
+        return Page(stored.head, tuple(events[:count]), count < len(events))
 
     def trim(self, *args: Any, **kwargs: Any) -> int:
         return 0  # the faults do it, at worse moments
 
     def renew_epoch(self, topics: Iterable[str] | None = None) -> int:
         self.store.statement("update epochs")
-        names = [name for name in (self.store.topics if topics is None else topics) if name in self.store.topics]
+        return self._renew(topics)
+
+    def _renew(self, topics: Iterable[str] | None) -> int:
+        names = list(self.store.topics if topics is None else topics)
         for name in names:
             self.store.renew_epoch(name)
         return len(names)
+
+
+class SimulatedRedisHistory(SimulatedHistory):
+    """What :class:`livefeed.history.redis.RedisHistory` does: appending after the commit, in one step per topic."""
+
+    alias = None
+
+    def _ask(self) -> None:
+        self.store.world.pause()
+        if self.store.away:
+            raise HistoryUnavailable("Redis is away")
+
+    def record(self, events: Sequence[Event]) -> None:
+        self.append(events)
+
+    def number(self, topics: Iterable[str]) -> list[Stretch]:
+        return []
+
+    def append(self, events: Sequence[Event]) -> list[Stretch]:
+        stretches: list[Stretch] = []
+        for topic in dict.fromkeys(event.topic for event in events):
+            self._ask()
+            stretches.append(self.store.append(topic, [event for event in events if event.topic == topic]))
+            if self.store.world.chance(self.store.deafness):
+                raise HistoryUnavailable("Redis did it, but its answer was lost")
+        return stretches
+
+    def leftovers(self, seen: frozenset[int]) -> tuple[list[Stretch], frozenset[int]]:
+        return [], frozenset()
+
+    def heads(self, topics: Iterable[str]) -> dict[str, Head]:
+        self._ask()
+        return {name: self.store.head(name) for name in topics if name in self.store.topics}
+
+    def read(self, topic: str, after: int, limit: int, max_bytes: int = PAGE_BYTES) -> Page:
+        self._ask()
+        return self._page(topic, after, limit, max_bytes)
+
+    def renew_epoch(self, topics: Iterable[str] | None = None) -> int:
+        self._ask()
+        return self._renew(topics)
 
 
 class SimulatedLeases(Leases):

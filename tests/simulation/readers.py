@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from django.db import DatabaseError
 
 from livefeed.cursors import NONE_YET, Position, parse_cursor
+from livefeed.exceptions import HistoryUnavailable
 from livefeed.history import cursor as livefeed_cursor
 from livefeed.resuming import NOWHERE
 from livefeed.testing import EventStreamParser, ServerSentEvent
@@ -51,6 +52,8 @@ class Reader:
     def start(self) -> None:
         """Connect; a page is rendered before that: first the cursor, then what it shows."""
         server = self.scenario.any_server()
+        if self.positions:
+            return  # rendered by now, by another attempt
         if server is None:
             self.world.after(1.0, self.start)
         elif self.kind == "page":
@@ -66,7 +69,7 @@ class Reader:
     def _render(self) -> None:
         try:
             cursor = livefeed_cursor(*self.topics)
-        except DatabaseError:
+        except (DatabaseError, HistoryUnavailable):
             self._start_again()  # the visitor sees an error, and reloads
             return
         self.world.pause()
@@ -121,6 +124,13 @@ class Reader:
         if self._connection is not None:
             self.world.tell(f"{self}: {how}")
             getattr(self._connection, how)()
+
+    def sees_a_flush(self) -> None:
+        """Know what a cursor "none yet" can't tell: that there were events, which are lost."""
+        store = self.scenario.store
+        for topic in self.topics:
+            if self.positions.get(topic) == NONE_YET:
+                self.shown |= {n for n, of in store.committed.items() if of == topic}
 
     def stall(self, seconds: float) -> None:
         """Read nothing for a while."""

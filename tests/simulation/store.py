@@ -57,11 +57,17 @@ class Store:
         self.committed: dict[int, str] = {}
         #: Every number that was ever given: topic, number, "n" of the event.
         self.numbers: set[tuple[str, int, int]] = set()
+        #: "n" of every event in the order of numbering, by topic.
+        self.order: dict[str, list[int]] = defaultdict(list)
         #: "n" of what was published in transactions and savepoints that were rolled back.
         self.doomed: set[int] = set()
         #: Every epoch that a topic ever left.
         self.left: set[tuple[str, str]] = set()
+        #: When a topic last left one.
+        self.left_at: dict[str, float] = {}
         self.away = False
+        #: The probability that an answer is lost after what was asked was done, where the history is Redis.
+        self.deafness = 0.0
         #: Whether the process that commits next dies right after it.
         self.kills_next = False
         self._keys = itertools.count(1)
@@ -132,11 +138,26 @@ class Store:
         for seq, row in enumerate(rows, first):
             row.event, row.numbered_at = replace(row.event, seq=seq), self.world.now
             self.numbers.add((name, seq, row.event.data["n"]))
+            self.order[name].append(row.event.data["n"])
             self.unnumbered[name].remove(row)
         topic.rows += rows
         topic.moved_at = moved_at
         self.world.tell(f"numbered {name} {first} to {topic.head.seq}")
         return Stretch(name, topic.epoch, tuple(row.event for row in rows))
+
+    # -- appending, where the history is Redis -----------------------------------------------------------------------
+
+    def append(self, topic: str, events: list[Event]) -> Stretch:
+        """Append and number in one step; events that an unanswered attempt has appended keep their numbers."""
+        stored = self.topics.setdefault(topic, Topic())
+        known = {row.event.id: row.event for row in stored.rows}
+        rows = self.insert([event for event in events if event.id not in known])
+        for row in rows:
+            self.committed[row.event.data["n"]] = topic
+        self.unnumbered[topic] += rows
+        numbered = self._give_numbers(topic, rows, self.world.now) if rows else Stretch(topic, stored.epoch, ())
+        fresh = {event.id: event for event in numbered.events}
+        return Stretch(topic, stored.epoch, tuple(known.get(event.id) or fresh[event.id] for event in events))
 
     # -- what an operator or a clock does -------------------------------------------------------------------------
 
@@ -149,11 +170,25 @@ class Store:
             self.world.tell(f"trimmed {name} up to {cut}")
 
     def renew_epoch(self, name: str) -> None:
-        topic = self.topics[name]
-        self.left.add((name, topic.epoch))
+        """Draw a new epoch; the first event goes, if it is there, so that "none yet" is no way around it."""
+        topic = self.topics.setdefault(name, Topic())
+        self._leave(name)
+        del topic.rows[: max(1 - topic.floor, 0)]
+        topic.floor = max(topic.floor, 1)
         topic.epoch = new_epoch()
         topic.moved_at = self.world.now
         self.world.tell(f"{name} has the new epoch {topic.epoch}")
+
+    def _leave(self, name: str) -> None:
+        self.left.add((name, self.topics[name].epoch))
+        self.left_at[name] = self.world.now
+
+    def flush(self) -> None:
+        """Lose everything."""
+        for name in self.topics:
+            self._leave(name)
+        self.topics = {}
+        self.world.tell("the history is flushed")
 
     def backup(self) -> object:
         return deepcopy((self.topics, self.unnumbered, self.committed))
@@ -161,8 +196,8 @@ class Store:
     def restore(self, backup: object) -> None:
         """Go back to a backup, with new epochs, as ``livefeed_new_epoch`` draws them."""
         lost = set(self.topics)
-        for name, topic in self.topics.items():
-            self.left.add((name, topic.epoch))
+        for name in self.topics:
+            self._leave(name)
         self.topics, self.unnumbered, self.committed = deepcopy(backup)  # type: ignore[assignment]
         self.world.tell(f"restored a backup; {len(lost - set(self.topics))} topics are gone")
         for name in self.topics:

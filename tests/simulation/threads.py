@@ -1,10 +1,13 @@
-"""Threads of the simulation: real ones, of which one at a time runs, from one pause to the next."""
+"""Threads of the simulation: real ones, of which one at a time runs, from one pause to the next.
+
+:class:`BackgroundThread` and :class:`Condition` stand in for those of Python's :mod:`threading` in livefeed's modules.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .world import Process
@@ -71,3 +74,41 @@ class Thread:
         finally:
             self.ended = True
             self._world.baton.release()
+
+
+class BackgroundThread:
+    """``threading.Thread`` for the process whose turn it is."""
+
+    def __init__(self, *, target: Callable[[], object], name: str, daemon: bool) -> None:
+        self._target = target
+        self._name = name
+
+    def start(self) -> None:
+        from .world import CURRENT
+
+        CURRENT[0].start_thread(self._target, self._name)
+
+
+class Condition:
+    """``threading.Condition``, without a lock: nobody else runs before the next pause."""
+
+    def __init__(self) -> None:
+        self._notified = False
+
+    def __enter__(self) -> Condition:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+    def notify_all(self) -> None:
+        self._notified = True
+
+    def wait(self, timeout: float) -> None:
+        from .world import CURRENT
+
+        world = CURRENT[0].world
+        self._notified = False
+        due = world.now + timeout
+        world.after(timeout, lambda: None)  # so that the clock stops there
+        world.pause(lambda: self._notified or world.now >= due)

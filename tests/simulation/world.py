@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from livefeed import broker
+from livefeed import backlog, broker
 
 from .loop import Loop
 
@@ -132,6 +132,7 @@ class Process:
         self.roster: Roster | None = None
         self.outboxes: Any = broker._Outboxes()
         self.outboxes._background = broker.Outbox(self.loop)
+        self.backlog = backlog.Backlog()
         self.on_death: list[Callable[[], object]] = []
         self._workers = 0
         world.processes.append(self)
@@ -152,6 +153,7 @@ class Process:
     def enter(self) -> None:
         """Make this process's memory the one that livefeed's modules see, as an operating system does."""
         broker._outboxes = self.outboxes
+        backlog._backlog = self.backlog
         CURRENT[0] = self
 
     def start_thread(self, work: Callable[[], object], name: str) -> Thread:

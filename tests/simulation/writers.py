@@ -30,6 +30,10 @@ class Writer:
         self.process = process
         self._pace = pace
         self._published: list[int] = []
+        #: Where it published what: "n", its topic.
+        self.topic_of: dict[int, str] = {}
+        #: What this writer committed, and knows it: "n", its topic, and a moment before.
+        self.kept: dict[int, tuple[str, float]] = {}
         self._thread = process.start_thread(self._run, "writer")
 
     @property
@@ -39,9 +43,17 @@ class Writer:
     def _run(self) -> None:
         while not self.scenario.quiet:
             self._sleep(self.world.random.expovariate(1 / self._pace))
+            before, began = len(self._published), self.world.now
             with suppress(Doomed, DatabaseError):
                 self._write()
+                self._keep(before, began)
         connections[ALIAS].close()
+
+    def _keep(self, before: int, began: float) -> None:
+        """Note what is committed now and has to reach the history, if this process lives."""
+        for n in self._published[before:]:
+            if n not in self.scenario.store.doomed:
+                self.kept[n] = (self.topic_of[n], began)
 
     def _sleep(self, seconds: float) -> None:
         due = self.world.now + seconds
@@ -82,4 +94,5 @@ class Writer:
     def _publish(self) -> None:
         topic = self.world.random.choice(self.scenario.topics)
         self._published.append(self.scenario.next_n())
+        self.topic_of[self._published[-1]] = topic
         publish(topic, {"n": self._published[-1], "text": "x" * self.world.random.choice((0, 10, 400))})

@@ -6,9 +6,17 @@ from typing import Any
 
 from django.db import utils
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.base.features import BaseDatabaseFeatures
 from django.db.backends.dummy import base as dummy
 
 from tests.simulation.store import STORE, Session
+
+
+class DatabaseFeatures(BaseDatabaseFeatures):
+    """Transactions and savepoints."""
+
+    supports_transactions = True
+    uses_savepoints = True
 
 
 class DatabaseWrapper(BaseDatabaseWrapper):
@@ -19,7 +27,7 @@ class DatabaseWrapper(BaseDatabaseWrapper):
     Database = utils
     client_class = dummy.DatabaseClient
     creation_class = dummy.DatabaseCreation
-    features_class = dummy.DummyDatabaseFeatures
+    features_class = DatabaseFeatures
     introspection_class = dummy.DatabaseIntrospection
     ops_class = dummy.DatabaseOperations
 
