@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import random
+import re
 import secrets
 import sys
 import time
@@ -72,6 +74,28 @@ class Dechunker:
             self.ended = not size
             self._left, self._rest = size + 2, rest
         return bool(found)
+
+
+class Counted:
+    """The body of a response with `Content-Length`: a refusal has one. Without either it ends with the connection."""
+
+    def __init__(self, length: float) -> None:
+        self._left = length
+
+    @property
+    def ended(self) -> bool:
+        return self._left <= 0
+
+    def feed(self, data: bytes) -> bytes:
+        self._left -= len(data)
+        return data
+
+
+def _body(head: str) -> Dechunker | Counted:
+    if re.search(r"(?mi)^transfer-encoding: *chunked\r$", head):
+        return Dechunker()
+    length = re.search(r"(?mi)^content-length: *(\d+)\r$", head)
+    return Counted(int(length[1]) if length else math.inf)
 
 
 class Reader:
@@ -142,14 +166,13 @@ class Reader:
             # A browser's EventSource would never come back.
             self.trouble.append(f"an answer with status {status}")
             return f"status {status}"
-        chunked = "transfer-encoding: chunked" in head.lower()
-        body, parser = Dechunker(), Parser(last_event_id=self._last_event_id)
+        body, parser = _body(head), Parser(last_event_id=self._last_event_id)
         while not body.ended:
             async with asyncio.timeout(SILENCE * self._keepalive):
                 data = await stream.read(CHUNK)
             if not data:
-                return "broken" if chunked else "clean"
-            for block in parser.feed(body.feed(data) if chunked else data):
+                return "broken"
+            for block in parser.feed(body.feed(data)):
                 self._take(block)
             self._last_event_id = parser.last_event_id
             self._retry = self._retry if parser.retry is None else parser.retry

@@ -121,24 +121,27 @@ class Run:
         self._readers: list[Reader] = []
 
     async def run(self) -> Report:
-        tasks: list[asyncio.Task[None]] = []
         try:
             await self._site.start()
             async with self._site.proxy:
                 tasks = self._start_readers()
-                for reader in self._readers:
-                    await asyncio.wait_for(reader.opened.wait(), self.plan.limit)
-                await self._site.start_writers()
-                self._say(f"{len(self._readers)} readers, seed {self.plan.seed}, layer {self.plan.layer}")
-                await self._attack()
-                await self._come_to_rest()
-                await _cancel(tasks)
+                try:
+                    await self._course()
+                finally:
+                    await _cancel(tasks)
             await self._until(lambda: not leases(self._url), "no connection counts as open")
         finally:
-            await _cancel(tasks)
             await asyncio.to_thread(self._site.close)
         await asyncio.to_thread(self._judge)
         return self.report
+
+    async def _course(self) -> None:
+        for reader in self._readers:
+            await asyncio.wait_for(reader.opened.wait(), self.plan.limit)
+        await self._site.start_writers()
+        self._say(f"{len(self._readers)} readers, seed {self.plan.seed}, layer {self.plan.layer}")
+        await self._attack()
+        await self._come_to_rest()
 
     def _start_readers(self) -> list[asyncio.Task[None]]:
         """Start the readers: half of them with one topic, the others with several."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.fault_proxy import Proxy
-from tests.e2e.fault_reader import Dechunker, Reader
+from tests.e2e.fault_reader import Counted, Dechunker, Reader
 from tests.e2e.fault_site import LAYERS
 from tests.e2e.fault_truth import Note, Stored, differences
 from tests.e2e.faults import Plan, run
@@ -130,6 +130,11 @@ def test_a_body_in_chunks_is_put_together_however_it_is_cut(size: int) -> None:
     body = Dechunker()
     assert b"".join(body.feed(text[at : at + size]) for at in range(0, len(text), size)) == b"hello, new world"
     assert body.ended
+
+
+def test_a_body_without_chunks_ends_where_its_length_says() -> None:
+    body = Counted(5)
+    assert [body.feed(b"hel"), body.ended, body.feed(b"lo"), body.ended] == [b"hel", False, b"lo", True]
 
 
 async def echo(stream: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
