@@ -99,7 +99,8 @@ def explain_mysql(cursor: Any, sql: str, params: Any) -> Plan:
     words = ("table_name", "access_type", "key", "used_key_parts", "r_rows", "r_loops")
     text = "; ".join(" ".join(str(table[word]) for word in words if word in table) for table in tables)
     rows = sum((table.get("r_rows") or 0) * (table.get("r_loops") or 1) for table in tables)
-    scanned = [table["table_name"] for table in tables if table.get("access_type") == "ALL"]
+    whole = [table["table_name"] for table in tables if table.get("access_type") == "ALL"]
+    scanned = [name for name in whole if not name.startswith("<")]  # a derived table is the statement's own
     return Plan(sql, text, int(rows), 0, scanned)
 
 

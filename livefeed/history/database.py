@@ -42,6 +42,11 @@ BATCH = 400
 LOCKED = 20
 #: By how much two looks overlap: longer than a numbering transaction lasts.
 OVERLAP = timedelta(seconds=5)
+#: On MariaDB and MySQL: a DELETE whose rows are looked up one by one, whatever the optimizer makes of the table.
+DELETE_BY_KEY = (
+    "DELETE event FROM (SELECT 0 AS id UNION ALL SELECT %s) AS gone "
+    "STRAIGHT_JOIN livefeed_event AS event FORCE INDEX (PRIMARY) ON event.id = gone.id"
+)
 
 
 class DatabaseHistory(History):
@@ -197,22 +202,30 @@ class DatabaseHistory(History):
         row.update(floor=F("floor"))
         locked = row.select_for_update().annotate(now=Now())
         head, floor, now = locked.values_list("head", "floor", "now").get()
-        kept = self._events.filter(topic=topic, seq__gt=floor)
-        found: list[tuple[Any, Any]] = list(kept.order_by("seq").values_list("seq", "numbered_at")[:BATCH])
+        kept = self._events.filter(topic=topic, seq__gt=floor).order_by("seq")
+        found: list[tuple[Any, Any, Any]] = list(kept.values_list("seq", "numbered_at", "pk")[:BATCH])
         old = now - timedelta(seconds=keep.seconds) if keep.seconds else _long_ago()
         last = head - keep.events if keep.events else 0
         gone = len(list(takewhile(lambda event: event[0] <= last or event[1] < old, found)))
         if more := gone == len(found) == BATCH:
-            floor = found[-1][0]
-            row.update(floor=floor)
+            changes: dict[str, Any] = {"floor": found[-1][0]}
         else:
-            seq, oldest_at = found[gone] if gone < len(found) else (head + 1, None)
-            floor = seq - 1
-            plan = _plan(keep, floor, oldest_at, now)
-            row.update(floor=floor, trim_at=plan.at, trim_head=plan.head)
+            seq, oldest_at, _ = found[gone] if gone < len(found) else (head + 1, None, 0)
+            plan = _plan(keep, seq - 1, oldest_at, now)
+            changes = {"floor": seq - 1, "trim_at": plan.at, "trim_head": plan.head}
         if gone:
-            kept.filter(seq__lte=floor).delete()
+            self._delete([key for _, _, key in found[:gone]])
+        row.update(**changes)
         return gone, more
+
+    def _delete(self, keys: Sequence[int]) -> None:
+        if connections[self.alias].vendor == "mysql":
+            # InnoDB locks what it reads for a DELETE, and waits for it: the row behind a range, and of a small table,
+            # where the optimizer prefers that, every row; so also those of all transactions that are open.
+            with connections[self.alias].cursor() as cursor:
+                cursor.execute(DELETE_BY_KEY % " UNION ALL SELECT ".join(["%s"] * len(keys)), keys)
+        else:
+            self._events.filter(pk__in=keys).delete()
 
     def renew_epoch(self, topics: Iterable[str] | None = None) -> int:
         names = self._topics.values_list("name", flat=True) if topics is None else topics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -9,12 +10,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import OperationalError, connection, connections, transaction
+from django.db.models import F
+from django.db.models.functions import Now
 
-from livefeed import publish
+from livefeed import Event, publish
 from livefeed.events import new_event
-from livefeed.history import get_history
+from livefeed.history import Retention, get_history
+from livefeed.models import StoredEvent, StoredTopic
 from livefeed.registry import registry
+from livefeed.transactions import short_transaction
 from tests.testapp.models import Article, Note, Tag
 from tests.writing import Doomed, at_once, in_thread, interrupted, stored, told
 
@@ -61,19 +66,54 @@ def open_transaction(work: Callable[[], Any], *, commit: bool = True) -> Iterato
     outcome.result(timeout=0)
 
 
+IMPATIENCE = {
+    "postgresql": ("SET lock_timeout = '3s'", "RESET lock_timeout"),
+    "mysql": ("SET innodb_lock_wait_timeout = 3", "SET innodb_lock_wait_timeout = DEFAULT"),
+}
+
+
 @pytest.fixture(autouse=True)
 def impatient() -> Iterator[None]:
     """Fail where a statement of this thread waits for another transaction's lock."""
-    statements = {
-        "postgresql": ("SET lock_timeout = '3s'", "RESET lock_timeout"),
-        "mysql": ("SET innodb_lock_wait_timeout = 3", "SET innodb_lock_wait_timeout = DEFAULT"),
-    }
-    begin, end = statements[connection.vendor]
-    with connection.cursor() as cursor:
-        cursor.execute(begin)
+    begin, end = IMPATIENCE[connection.vendor]
+    execute(begin)
     yield
+    execute(end)
+
+
+def execute(sql: str) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(end)
+        cursor.execute(sql)
+
+
+def without_waiting(work: Callable[[], object]) -> None:
+    """Do something in another thread; fail where it waits for a lock, of this thread's say."""
+
+    def impatiently() -> None:
+        execute(IMPATIENCE[connection.vendor][0])
+        work()
+
+    in_thread(impatiently)
+
+
+@pytest.fixture(params=["read committed", "repeatable read", "serializable"])
+def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Each isolation level that a site may choose for its own transactions."""
+    value: Any = request.param
+    if connection.vendor == "postgresql":
+        from psycopg import IsolationLevel
+
+        value = IsolationLevel[value.upper().replace(" ", "_")]
+    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "isolation_level", value)
+    connection.close()
+    execute(IMPATIENCE[connection.vendor][0])
+    yield request.param
+    monkeypatch.undo()
+    connection.close()
+
+
+def some(topic: str, *data: Any) -> list[Event]:
+    return [new_event(topic, one, "tick") for one in data]
 
 
 def data(topic: str) -> list[Any]:
@@ -87,6 +127,134 @@ def test_an_open_transaction_holds_up_no_other_publisher_and_its_event_comes_whe
             publish("build", "quick too")
         assert data("build") == ["quick", "quick too"]
     assert data("build") == ["quick", "quick too", "slow"]
+
+
+def test_our_transactions_are_read_committed_whatever_a_site_chooses_for_its_own(level: str) -> None:
+    def look_twice() -> tuple[int, int]:
+        before = StoredTopic.objects.count()
+        in_thread(lambda: publish(f"build:{before}", "x"))
+        return before, StoredTopic.objects.count()
+
+    assert short_transaction("default", look_twice) == (0, 1)
+    if level == "repeatable read":
+        with transaction.atomic():
+            assert look_twice() == (1, 1)
+    assert short_transaction("default", look_twice)[1] == StoredTopic.objects.count()
+
+
+def test_an_open_transaction_holds_up_nobody_at_any_level_and_is_not_failed_by_our_numbering(level: str) -> None:
+    publish("build", "before")
+    with open_transaction(lambda: [Article.objects.count(), publish("build", "slow")]):
+        publish("build", "quick")
+        with transaction.atomic():
+            publish("build", "quick too")
+        assert data("build") == ["before", "quick", "quick too"]
+    assert data("build") == ["before", "quick", "quick too", "slow"]
+
+
+def test_what_commits_between_the_lock_and_the_reading_is_numbered_along(level: str) -> None:
+    """From a snapshot that is older it could not be seen, and would wait for somebody else."""
+    history = get_history()
+    publish("build", "before")
+    with interrupted('UPDATE "livefeed_topic"', lambda: in_thread(lambda: history.record(some("build", "between")))):
+        publish("build", "mine")
+    assert data("build") == ["before", "mine", "between"]
+
+
+def test_a_numbering_that_waited_for_another_one_goes_on_from_its_head(level: str) -> None:
+    history = get_history()
+    history.record(some("build", *range(3)))
+    history.append(some("other", 0))
+    began = threading.Event()
+    rival = threading.Thread(target=lambda: in_thread(lambda: (began.set(), publish("build", "rival"))))
+
+    def interlude() -> None:
+        rival.start()
+        assert began.wait(LIMIT)
+
+    with interrupted('UPDATE "livefeed_topic"', interlude):
+        history.number(["build"])
+    rival.join(LIMIT)
+    assert data("build") == [0, 1, 2, "rival"]
+
+
+@pytest.mark.parametrize("after", ['UPDATE "livefeed_topic"', 'UPDATE "livefeed_event"'])
+def test_a_numbering_under_way_holds_up_no_transaction_that_publishes(level: str, after: str) -> None:
+    history = get_history()
+    history.append(some("build", *range(3)))
+    with interrupted(after, lambda: without_waiting(lambda: history.record(some("build", "between")))):
+        history.append(some("build", "mine"))
+    history.number(["build"])
+    assert sorted(map(str, data("build"))) == ["0", "1", "2", "between", "mine"]
+
+
+@pytest.mark.parametrize("after", ['UPDATE "livefeed_topic"', "DELETE "])
+def test_a_trimming_under_way_holds_up_no_transaction_that_publishes(level: str, after: str) -> None:
+    """At REPEATABLE READ InnoDB locks the gap before what is deleted, where the events without a number stand."""
+    history = get_history()
+    history.append(some("build", *range(5)))
+    record = lambda: history.record(some("build", "between"))  # noqa: E731
+    with interrupted(after, lambda: without_waiting(record)):
+        assert history.trim(lambda topic: Retention(0, 2), ["build"]) == 3
+    (stretch,) = history.number(["build"])
+    assert [event.seq for event in stretch.events] == [6]
+
+
+@pytest.mark.parametrize("neighbour", ["buil", "build", "builda"])
+@pytest.mark.parametrize("count", [2, 10, 300])
+def test_numbering_and_trimming_lock_no_row_but_their_own_however_small_the_table_is(
+    count: int, neighbour: str
+) -> None:
+    """InnoDB locks what it reads for a change, and of a small table its optimizer likes to read all."""
+    history = get_history()
+    history.append(some("old", *range(count)))
+    StoredEvent.objects.filter(topic="old").update(numbered_at=Now() - datetime.timedelta(seconds=100))
+    history.record(some("build", *range(count)))
+    with open_transaction(lambda: history.record(some(neighbour, "slow") + some("olda", "slow"))):
+        if connection.vendor == "mysql":
+            with connection.cursor() as cursor:
+                cursor.execute("ANALYZE TABLE livefeed_event")
+                cursor.fetchall()
+        (stretch,) = history.number(["build"])
+        assert len(stretch.events) == count
+        assert history.trim(lambda topic: Retention(60, 1)) == count + count - 1
+
+
+def test_two_writers_of_one_row_are_published_in_the_order_of_their_commits_at_any_level(level: str) -> None:
+    article = Article.objects.create(title="One")
+    began = threading.Event()
+
+    def second() -> None:
+        for _ in range(3):  # above READ COMMITTED a database may make the second of two writers begin anew
+            try:
+                with transaction.atomic():
+                    began.set()
+                    Article.objects.filter(pk=article.pk).update(votes=F("votes") + 1)
+                    mine = Article.objects.get(pk=article.pk)
+                    mine.title = f"second of {mine.title}"
+                    mine.save()
+            except OperationalError:
+                continue
+            return
+
+    rival = threading.Thread(target=lambda: in_thread(second))
+    with transaction.atomic():
+        article.title = "first"
+        article.save()
+        rival.start()
+        assert began.wait(LIMIT)
+    rival.join(LIMIT)
+    assert [entry["title"] for _, entry in told("testapp.article")] == ["One", "first", "second of first"]
+
+
+def test_numbers_follow_the_insertion_where_commits_come_in_another_order() -> None:
+    """Both are committed before anybody numbers; the first to insert was the last to commit."""
+    history = get_history()
+    with open_transaction(lambda: history.record(some("build", "first"))):
+        in_thread(lambda: history.record(some("build", "second")))
+    assert data("build") == []
+    history.number(["build"])
+    assert data("build") == ["first", "second"]
 
 
 def test_an_open_transaction_on_a_topic_that_is_new_holds_up_nobody() -> None:
