@@ -171,9 +171,10 @@ async def test_5_a_replay_over_several_topics_and_many_pages_has_no_double_and_n
         for topic in topics:
             assert [event.json["n"] for event in events if event.topic == topic] == list(range(count))
         await write(-1, topic="plain:b")
-        assert await read(stream, -1) == [-1]
+        await write(-2, topic="plain:c")
+        assert await read(stream, -2) == [-1, -2]
     async with open_stream(*topics, cursor=events[-1].id) as again:
-        assert await read(again, -1) == [-1]
+        assert await read(again, -2) == [-1, -2]
 
 
 # -- 6 ----------------------------------------------------------------------------------------------------------------
@@ -184,6 +185,7 @@ async def test_6_what_two_publishers_push_in_the_other_order_than_it_was_numbere
 ) -> None:
     settings.LIVEFEED_LOOK_INTERVAL = 3600.0
     held: list[Stretch] = []
+    await write(0)
     async with open_stream(PLAIN) as stream:
         await opened(stream)
         with monkeypatch.context() as patch:

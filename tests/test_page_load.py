@@ -52,12 +52,12 @@ async def snapshot_after_a_reset(client: AsyncClient) -> str:
 
 @pytest.fixture
 def in_between(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody saves an article as soon as a page has taken its cursor."""
+    """Somebody saves an article as soon as a page has taken its cursor for the first time."""
     taken = html.cursor
 
     def cursor_and_then_a_writer(*topics: str) -> str:
         found = taken(*topics)
-        Article.objects.create(title="In between")
+        Article.objects.get_or_create(title="In between")
         return found
 
     monkeypatch.setattr(html, "cursor", cursor_and_then_a_writer)

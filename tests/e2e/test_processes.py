@@ -72,7 +72,7 @@ async def test_every_worker_of_a_server_serves_every_event(kind: str, sqlite_url
         for n in range(10):
             await publisher.publish(TOPIC, n)
         for reader in readers:
-            await reader.until(lambda reader=reader: len(reader.events) >= 10, what="everything has come")
+            await reader.until(lambda reader=reader: len(reader.events) >= 10, what="everything has come", limit=20)
             assert told(reader) == list(range(10))
 
 
