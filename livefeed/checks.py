@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 from django.apps import apps
@@ -21,6 +22,8 @@ from .history import get_history
 from .leases import get_leases
 from .registry import registry
 from .values import resolves
+
+REDIS_HISTORY = "livefeed.history.redis.RedisHistory"
 
 
 @register("livefeed")
@@ -149,8 +152,11 @@ def _check_backends() -> Iterator[CheckMessage]:
             hint='Use 1 to 40 letters, digits, "-" and "_".',
             id="livefeed.E013",
         )
+    redis = list(_check_redis())
+    yield from redis
     try:
-        get_history()
+        if not redis:
+            get_history()
         get_leases()
     except ImproperlyConfigured as error:
         yield Error(str(error), hint="Correct the dotted path.", id="livefeed.E014")
@@ -160,6 +166,23 @@ def _check_backends() -> Iterator[CheckMessage]:
             f"LIVEFEED_CHANNEL_LAYER is {settings.CHANNEL_LAYER!r}, which is not in CHANNEL_LAYERS.",
             hint=f"Use one of {sorted(layers)}.",
             id="livefeed.E015",
+        )
+
+
+def _check_redis() -> Iterator[CheckMessage]:
+    if settings.HISTORY != REDIS_HISTORY:
+        return
+    if find_spec("redis") is None:
+        yield Error(
+            "The history is Redis, and the package redis is not installed.",
+            hint='pip install "django-livefeed[redis]"',
+            id="livefeed.E017",
+        )
+    elif problem := import_string("livefeed.history.redis_server.url_problem")(settings.REDIS):
+        yield Error(
+            problem,
+            hint='LIVEFEED_REDIS = "redis://[user:password@]host:port/database", or redis+cluster://… for a Cluster.',
+            id="livefeed.E018",
         )
 
 

@@ -160,7 +160,13 @@ if keep > 0 then cut = math.max(cut, seq - keep) end
 if age > 0 then cut = math.max(cut, first_since(events, floor, last + 1, milliseconds() - age) - 1) end
 cut = math.min(cut, last)
 if cut == floor then return {0, floor, 0} end
-local gone = redis.call('XTRIM', events, 'MINID', text(cut + 1))
+local gone
+if cut == seq then
+  gone = redis.call('XLEN', events)
+  redis.call('DEL', events)  -- an empty stream still takes kilobytes
+else
+  gone = redis.call('XTRIM', events, 'MINID', text(cut + 1))
+end
 redis.call('HSET', key, 'floor', text(cut))
 return {gone, cut, cut == last and last < seq and 1 or 0}
 """

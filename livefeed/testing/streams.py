@@ -202,10 +202,10 @@ async def open_stream(
         "client": ("127.0.0.1", 50_000),
         "server": ("testserver", 80),
     }
+    first = asyncio.get_running_loop() not in dict(rosters())
     communicator = ApplicationCommunicator(application or get_asgi_application(), scope)
     await communicator.send_input({"type": "http.request", "body": b"", "more_body": False})
     stream = EventStreamClient(communicator, timeout)
-    first = asyncio.get_running_loop() not in dict(rosters())
     try:
         await stream.start()
         yield stream
