@@ -1,4 +1,7 @@
-"""What depends on the database, on every database server that livefeed supports: each suite as it is, in a process."""
+"""What a database server decides, on each that livefeed supports: overlapping transactions, the history, its plans.
+
+``make test-postgres`` and ``make test-mariadb`` run everything there.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,10 @@ import pytest
 from tests.processes import ROOT, environment
 
 SUITES = [
-    "tests/test_history.py",
-    "tests/test_leases.py",
-    "tests/test_publishing.py",
-    "tests/test_receivers.py",
-    "tests/test_livemodel.py",
-    "tests/test_transactions.py",
     "tests/backends/test_overlapping.py",
+    "tests/test_query_plans.py",
+    "tests/test_numbering.py",
+    "tests/test_history.py",
 ]
 
 pytestmark = pytest.mark.timeout(300)
