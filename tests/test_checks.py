@@ -226,6 +226,7 @@ def test_w030_is_silent_where_the_history_is_in_no_database(settings: Any) -> No
 WRONG: dict[str, list[Any]] = {
     "HISTORY": [None, 7],
     "LEASES": [7],
+    "REDIS": [7, None],
     "DATABASE": [None, ["default"]],
     "CHANNEL_LAYER": [7],
     "PREFIX": [7],
@@ -237,6 +238,7 @@ WRONG: dict[str, list[Any]] = {
     "KEEPALIVE": [0, -1, "15"],
     "SEND_TIMEOUT": [-1, None],
     "MAX_TOPICS": [0, 1.5, True],
+    "MAX_REPLAY": [-1, 1.5],
     "DRAIN_SECONDS": [-1],
     "MAX_CONNECTIONS_PER_USER": [-1, None],
     "MAX_CONNECTIONS": [-1],
