@@ -54,7 +54,7 @@ class Settings:
     LEASES = Setting("livefeed.leases.database.DatabaseLeases")
     #: Alias of the one database that holds the history and the leases. Default "default".
     DATABASE = Setting("default")
-    #: URL of the Redis of livefeed.history.redis.RedisHistory: redis://, rediss://, unix://, redis+cluster://. Default "".
+    #: URL of RedisHistory's Redis: redis://, rediss://, unix://, redis+cluster://. Default "".
     REDIS = Setting("")
     #: Alias in CHANNEL_LAYERS. Default "default"; without CHANNEL_LAYERS an in-memory layer is used.
     CHANNEL_LAYER = Setting("default")

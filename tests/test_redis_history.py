@@ -295,6 +295,32 @@ def test_a_master_that_was_a_replica_for_a_while_begins_a_new_epoch(
     assert lost(before, one.heads(["build"])["build"]) == EPOCH
 
 
+def test_a_master_that_became_a_replica_is_connected_to_anew(
+    private_redis: RedisServer, second_redis: RedisServer, history: RedisHistory
+) -> None:
+    """Its address may lead to the new master by now, and it does not close connections by itself."""
+    history.append(some("build", 1))
+    connection = history.server.client.client_id()
+    replicate(history, port_of(second_redis))
+    with pytest.raises(HistoryUnavailable, match="(?i)read.?only"):
+        history.append(some("build", 2))
+    assert history.server.client.client_id() > connection
+
+
+def test_large_events_go_in_several_round_trips(history: RedisHistory, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    call_all = Server.call_all
+
+    def spies(self: Server, calls: list[Call]) -> list[Any]:
+        sizes.append(sum(len(str(arg)) for call in calls for arg in call.args))
+        return call_all(self, calls)
+
+    monkeypatch.setattr(Server, "call_all", spies)
+    stretches = history.append([new_event("build", "x" * 200_000, "tick") for _ in range(30)])
+    assert [event.seq for stretch in stretches for event in stretch.events] == list(range(1, 31))
+    assert max(sizes) < 1_500_000
+
+
 def test_a_flushed_script_cache_is_filled_again(history: RedisHistory) -> None:
     for number in range(1, 4):
         history.server.client.script_flush()

@@ -108,7 +108,11 @@ class History(ABC):
 
     @abstractmethod
     def renew_epoch(self, topics: Iterable[str] | None = None) -> int:
-        """Draw new epochs (for all topics by default), so that every cursor handed out before ends in a reset."""
+        """Draw new epochs (for all topics by default), so that every cursor handed out before ends in a reset.
+
+        A topic's first event goes with it, since "none yet" is a cursor too; and a topic that is named and has no event
+        gets an epoch, and its number 1 is never read. Returns how many topics have a new epoch.
+        """
 
 
 def fitting(sizes: Iterable[int], max_bytes: int) -> int:

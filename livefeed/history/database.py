@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from django.conf import settings as django_settings
 from django.db import connections
 from django.db.models import Case, F, Max, OuterRef, QuerySet, Subquery, TextField, When
-from django.db.models.functions import Now
+from django.db.models.functions import Greatest, Now
 from django.utils import timezone
 
 from ..conf import settings
@@ -228,9 +228,25 @@ class DatabaseHistory(History):
             self._events.filter(pk__in=keys).delete()
 
     def renew_epoch(self, topics: Iterable[str] | None = None) -> int:
-        names = self._topics.values_list("name", flat=True) if topics is None else topics
+        names = list(self._topics.values_list("name", flat=True) if topics is None else topics)
+        return sum(short_transaction(self.alias, partial(self._renew, name, topics is not None)) for name in names)
+
+    def _renew(self, topic: str, named: bool) -> int:
+        row = self._topics.filter(name=topic)
         # moved_at too, so that the hubs see it at their next look.
-        return sum(self._topics.filter(name=name).update(epoch=new_epoch(), moved_at=Now()) for name in list(names))
+        anew: dict[str, Any] = {
+            "epoch": new_epoch(),
+            "head": Greatest("head", 1),
+            "floor": Greatest("floor", 1),
+            "moved_at": Now(),
+        }
+        while not row.update(**anew):
+            if not named:
+                return 0
+            self._topics.bulk_create([StoredTopic(name=topic, epoch=new_epoch())], ignore_conflicts=True)
+        if first := list(self._events.filter(topic=topic, seq__lte=1).values_list("pk", flat=True)):
+            self._delete(first)
+        return 1
 
     @property
     def _topics(self) -> QuerySet[StoredTopic]:

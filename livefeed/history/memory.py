@@ -101,8 +101,14 @@ class MemoryHistory(History):
 
     def renew_epoch(self, topics: Iterable[str] | None = None) -> int:
         with self._lock:
-            names = [name for name in (self._topics if topics is None else topics) if name in self._topics]
+            names = list(self._topics if topics is None else topics)
             for name in names:
-                self._topics[name].epoch = new_epoch()
-                self._mark(self._topics[name])
+                self._renew(self._topics.setdefault(name, _Topic()))
             return len(names)
+
+    def _renew(self, topic: _Topic) -> None:
+        if not topic.floor:
+            del topic.events[:1], topic.numbered_at[:1]
+            topic.floor = 1
+        topic.epoch = new_epoch()
+        self._mark(topic)

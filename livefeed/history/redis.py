@@ -33,7 +33,7 @@ from ..cursors import new_epoch
 from ..events import Event, Stretch
 from ..exceptions import HistoryUnavailable
 from . import redis_scripts as scripts
-from .base import EMPTY, PAGE_BYTES, Head, History, Page, Retention
+from .base import EMPTY, PAGE_BYTES, Head, History, Page, Retention, fitting
 from .redis_server import ANSWER_SECONDS, Call, Server
 
 logger = logging.getLogger("livefeed.history")
@@ -88,8 +88,8 @@ class RedisHistory(History):
         sent: dict[str, Span] = {}
         stretches: list[Stretch] = []
         try:
-            for start in range(0, len(events), BATCH):
-                stretches += self._append(events[start : start + BATCH], sent)
+            for portion in _portions(events):
+                stretches += self._append(portion, sent)
         except BaseException:
             self._clocks.forget()
             self._doubt(sent)
@@ -233,6 +233,14 @@ def _keys(topic: str) -> list[str]:
 
 def _moved_key() -> str:
     return f"livefeed:{settings.prefix}:moved"
+
+
+def _portions(events: Sequence[Event]) -> Iterator[Sequence[Event]]:
+    """Cut events into what goes in one round trip: BATCH of them, and PAGE_BYTES of data."""
+    while events:
+        count = fitting((event.size for event in events[:BATCH]), PAGE_BYTES)
+        yield events[:count]
+        events = events[count:]
 
 
 def _fields(event: Event) -> tuple[str, str, str, str]:

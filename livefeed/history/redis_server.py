@@ -17,7 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from redis import ConnectionPool, Redis
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
-from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException, RedisError, ResponseError
 from redis.retry import Retry
 
 from ..exceptions import HistoryUnavailable
@@ -127,8 +127,8 @@ class Server:
         try:
             yield
         except (RedisError, RedisClusterException, OSError) as error:
-            if self.is_cluster:
-                self.forget()  # perhaps its servers are others by now
+            if self.is_cluster or isinstance(error, ReadOnlyError):
+                self.forget()  # the master is another one by now: perhaps the address leads there
             raise HistoryUnavailable(f"Redis did not do what it was asked: {type(error).__name__}: {error}") from error
 
     def _pipelined(self, lines: Sequence[Sequence[str | int]]) -> list[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from django.db import connections
 
+from ..cursors import NONE_YET
 from ..events import Event, new_event
 from ..history import EMPTY, PAGE_BYTES, Head, History, Page, Retention, position_of
 from ..resuming import lost
@@ -307,6 +308,17 @@ class HistoryContract:
         assert lost(position_of(before["one"]), after["one"])
         moved, _ = self.history.moved(marker)
         assert moved["one"] == after["one"]
+
+    def test_a_new_epoch_ends_cursors_from_before_the_first_event_too(self) -> None:
+        self.history.append(_some("one", 2))
+        assert self.history.renew_epoch(["one", "none"]) == 2
+        heads = self.history.heads(["one", "none"])
+        assert lost(NONE_YET, heads["one"])
+        assert lost(NONE_YET, heads["none"])
+        assert (heads["one"].seq, _seqs(self.history.read("one", 1, 10).events)) == (2, [2])
+        assert _seqs(self.history.read("none", 0, 10).events) == []
+        (stretch,) = self.history.append(_some("none", 1))
+        assert (stretch.epoch, _seqs(stretch.events)) == (heads["none"].epoch, [2])
 
     def test_without_names_every_topic_gets_a_new_epoch(self) -> None:
         self.history.append([*_some("one", 2), *_some("two", 1)])
