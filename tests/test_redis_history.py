@@ -302,7 +302,7 @@ def test_a_master_that_became_a_replica_is_connected_to_anew(
     history.append(some("build", 1))
     connection = history.server.client.client_id()
     replicate(history, port_of(second_redis))
-    with pytest.raises(HistoryUnavailable, match="(?i)read.?only"):
+    with pytest.raises(HistoryUnavailable, match=r"(?i)read.?only"):
         history.append(some("build", 2))
     assert history.server.client.client_id() > connection
 
