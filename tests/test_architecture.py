@@ -25,7 +25,8 @@ WRITING = """
     exceptions < conf < backends < signals < sse < topics < events < cursors < models < transactions
     < history.base < history < history.database < history.memory
     < history.redis_server < history.redis_scripts < history.redis < leases.base < leases < leases.database
-    < broker < announcing < backlog < publishing < values < feeds < changes < receivers < livemodel < registry < livefeed
+    < broker < announcing < backlog < publishing < values < feeds < changes < receivers < livemodel < registry
+    < livefeed
 """
 READING = """
     trimming < pool < chores < tail < flushing < resuming < hub < access < streams < roster < pages < html < views
