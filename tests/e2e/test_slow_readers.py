@@ -72,7 +72,7 @@ def told(reader: EventStream) -> list[int]:
 async def test_readers_that_stop_reading_for_a_while_cost_no_memory_and_lose_nothing(
     kind: str, servers: dict[str, Server], publisher: Publisher, record_property: Callable[[str, object], None]
 ) -> None:
-    server, topic, events = servers[kind], f"blog.entry:{kind}-stalled", 2 * EVENTS
+    server, topic, events = servers[kind], f"blog.entry:{kind}-stalled", 700
     async with AsyncExitStack() as stack:
         wire = stack.enter_context(Wire(server.port))
         urls = [server.url, *[wire.url] * SLOW_READERS]
