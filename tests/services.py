@@ -82,6 +82,11 @@ def _lacks_chromium() -> str:
     return _lacks_package("playwright") or ("" if chromium() else "Chromium is not installed")
 
 
+def _lacks_time() -> str:
+    wanted = {"all", "time"} & set(os.environ.get("LIVEFEED_REQUIRE", "").split(","))
+    return "" if wanted or os.environ.get("LIVEFEED_SLOW") else "they take a minute each"
+
+
 def _lacks_registry() -> str:
     command = [sys.executable, "-m", "pip", "--timeout", "5", "--retries", "0", "index", "versions", "pip"]
     done = subprocess.run(command, capture_output=True, check=False)
@@ -105,6 +110,7 @@ NEEDS = {
     "nginx": Need(cache(lambda: _lacks_program("nginx")), "install nginx (it need not run)"),
     "node": Need(cache(lambda: _lacks_program("node")), "install nodejs"),
     "openssl": Need(cache(lambda: _lacks_program("openssl")), "install openssl"),
+    "time": Need(_lacks_time, "set LIVEFEED_SLOW=1"),
     "registry": Need(cache(_lacks_registry), "give pip a way to a package registry"),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
+from pkgutil import resolve_name
 from types import ModuleType
 
 import pytest
@@ -81,6 +82,22 @@ def test_every_setting_is_documented_with_its_default() -> None:
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_the_code_that_the_guarantees_name_is_there() -> None:
+    names = re.findall(r"`(livefeed(?:\.\w+)+)`", (ROOT / "docs" / "guarantees.md").read_text())
+    assert len(names) > 20
+    for name in names:
+        resolve_name(name)
+
+
+def test_the_tests_that_the_guarantees_name_are_there() -> None:
+    named = re.findall(r"`(tests/[\w/]+)(\.py)?(?:::(\w+))?`", (ROOT / "docs" / "guarantees.md").read_text())
+    assert len(named) > 20
+    for path, suffix, test in named:
+        place = ROOT / f"{path}{suffix}"
+        assert place.exists(), path
+        assert not test or f"def {test}(" in place.read_text(), test
 
 
 def test_the_readme_s_feed_is_one_that_the_checks_accept() -> None:

@@ -15,7 +15,7 @@ import pytest
 from tests.processes import ROOT, environment
 from tests.simulation.bugs import BUGS
 
-SEEDS = int(os.environ.get("LIVEFEED_SIMULATION_SEEDS", "150"))
+SEEDS = int(os.environ.get("LIVEFEED_SIMULATION_SEEDS", "100"))
 #: Seeds within which each bug is found.
 ENOUGH = 100
 
@@ -46,6 +46,7 @@ def test_no_seed_breaks_a_promise() -> None:
     assert faults > SEEDS
 
 
+@pytest.mark.needs("time")
 def test_every_bug_that_is_introduced_on_purpose_is_found() -> None:
     done = simulate("--bugs", "--seeds", str(ENOUGH))
     print(done.stdout)

@@ -24,7 +24,7 @@ TOPIC = "blog.entry"
 KINDS = 13
 
 
-@pytest.mark.needs("postgres", "redis")
+@pytest.mark.needs("time", "postgres", "redis")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("layer", sorted(LAYERS))
 def test_readers_see_just_what_was_committed_while_everything_fails(
