@@ -19,7 +19,7 @@ from .chores import repeat
 from .conf import settings
 from .events import Event, Stretch
 from .flushing import Flusher
-from .history import EMPTY, PAGE_BYTES, Head, Page, get_history, position_of
+from .history import EMPTY, PAGE_BYTES, Head, Page, get_history, position_of, unbroken
 from .pool import Pool
 from .tail import Budget, Fit, Frame, Subscription, Tail
 from .trimming import trim
@@ -144,7 +144,7 @@ class Hub:
 
     async def _read_page(self, topic: str, after: int, max_bytes: int) -> tuple[Head, list[Frame]]:
         page = await self.pool.run(get_history().read, topic, after, PAGE_EVENTS, max_bytes)
-        return page.head, [self._frame(event) for event in page.events]
+        return page.head, [self._frame(event) for event in unbroken(page.events)]
 
     # -- events ---------------------------------------------------------------------------------------------------
 

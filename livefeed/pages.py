@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from .cursors import Cursor, Position, entry, join
 from .events import Event
-from .history import EMPTY, PAGE_BYTES, get_history, position_of
+from .history import EMPTY, PAGE_BYTES, get_history, position_of, unbroken
 from .resuming import best, missed
 
 #: Events on one page.
@@ -38,8 +38,9 @@ def history_page(topics: Sequence[str], cursor: Cursor | None) -> dict[str, Any]
                 positions[topic] = position_of(page.head)
             else:
                 positions[topic] = position
-                sources.append(_placed(page.head.epoch, page.events))
-                unread |= page.cut
+                found = unbroken(page.events)
+                sources.append(_placed(page.head.epoch, found))
+                unread |= page.cut or len(found) < len(page.events)
     events: list[dict[str, Any]] = []
     for epoch, event in merge(*sources, key=lambda placed: placed.event.created_at):
         if len(events) == LIMIT:

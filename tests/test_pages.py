@@ -134,6 +134,19 @@ def test_a_hole_is_told(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert page["resets"] == [{"topic": "a", "reason": "trimmed"}]
 
 
+def test_a_page_ends_before_a_hole_and_says_that_there_is_more(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    append("a", 0)
+    since = cursor("a")
+    append("a", *range(10))
+    read = memory.read
+    monkeypatch.setattr(
+        memory, "read", lambda *args: read(*args)._replace(events=[e for e in read(*args).events if e.seq != 5])
+    )
+    page = history_page(["a"], parse_cursor(since))
+    assert ([event["seq"] for event in page["events"]], page["more"], page["resets"]) == ([2, 3, 4], True, [])
+    assert history_page(["a"], parse_cursor(page["cursor"]))["resets"] == [{"topic": "a", "reason": "trimmed"}]
+
+
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     writes=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5)), max_size=40),

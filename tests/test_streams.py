@@ -330,6 +330,17 @@ async def test_a_cursor_that_can_t_be_followed_ends_in_a_reset_with_its_reason(
     assert reset.id == now
 
 
+async def test_events_that_somebody_deleted_in_the_middle_end_in_a_reset_and_not_in_silence(roster: Roster) -> None:
+    cursor = await acursor(PLAIN)
+    await write(PLAIN, 1, 2, 3, 4, 5)
+    await roster.hub.stop()  # whoever reads now is served from the history
+    await StoredEvent.objects.filter(topic=PLAIN, seq=3).adelete()
+    async with open_stream(PLAIN, cursor=cursor) as stream:
+        assert await read_numbers(stream, 2) == [1, 2]
+        reset = await stream.next()
+        assert (reset.type, reset.json["reason"], reset.id) == ("livefeed-reset", "trimmed", await acursor(PLAIN))
+
+
 async def test_only_the_topics_that_lost_their_continuity_are_reset(roster: Roster) -> None:
     await write(PLAIN, 1)
     await apublish(ARTICLES, {"n": 1})

@@ -1,6 +1,18 @@
-"""Where events are durable and ordered: the truth. Backends: ``database`` (the default) and ``memory``."""
+"""Where events are durable and ordered: the truth. Backends: ``database`` (the default), ``redis`` and ``memory``."""
 
-from .base import EMPTY, PAGE_BYTES, Head, History, Page, Retention, acursor, cursor, get_history, position_of
+from .base import (
+    EMPTY,
+    PAGE_BYTES,
+    Head,
+    History,
+    Page,
+    Retention,
+    acursor,
+    cursor,
+    get_history,
+    position_of,
+    unbroken,
+)
 
 __all__ = [
     "EMPTY",
@@ -13,4 +25,5 @@ __all__ = [
     "cursor",
     "get_history",
     "position_of",
+    "unbroken",
 ]

@@ -126,6 +126,14 @@ def fitting(sizes: Iterable[int], max_bytes: int) -> int:
     return count
 
 
+def unbroken(events: Sequence[Event]) -> Sequence[Event]:
+    """Return events up to the first hole in their numbers: where rows went while they were read, or by hand."""
+    for index, event in enumerate(events):
+        if event.seq != (events[0].seq or 0) + index:
+            return events[:index]
+    return events
+
+
 def get_history() -> History:
     """Return the history that ``LIVEFEED_HISTORY`` names."""
     return backend("HISTORY", History)
