@@ -217,6 +217,13 @@ def get_roster() -> Roster:
     return _rosters[loop]
 
 
+async def close_roster() -> None:
+    """Close the roster of the running event loop and forget it, if it has one: for tests, whose loops go on or end."""
+    roster = _rosters.pop(asyncio.get_running_loop(), None)
+    if roster is not None:
+        await roster.close()
+
+
 def rosters() -> list[tuple[asyncio.AbstractEventLoop, Roster]]:
     """Return the rosters of this process, each with its event loop."""
     return list(_rosters.items())

@@ -964,21 +964,25 @@ async def test_closing_the_pool_closes_the_connections_of_all_its_threads(transa
     assert [wrapper.connection for wrapper in wrappers] == [None] * THREADS
 
 
-async def test_a_chore_is_repeated_although_it_fails(caplog: pytest.LogCaptureFixture) -> None:
-    done, enough = [], asyncio.Event()
+async def test_a_chore_is_repeated_although_it_fails_which_is_logged_until_it_works_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    done, enough = itertools.count(1), asyncio.Event()
 
     async def work() -> None:
-        done.append(1)
-        if len(done) == 3:
+        number = next(done)
+        if number == 10:
             enough.set()
-        raise ValueError("every time")
+        if number not in {4, 5}:
+            raise ValueError("nearly every time")
 
     chore = asyncio.ensure_future(repeat("The test", 0.001, work))
     await asyncio.wait_for(enough.wait(), LIMIT)
     chore.cancel()
     with pytest.raises(asyncio.CancelledError):
         await chore
-    assert caplog.text.count("The test failed; it is repeated.") >= 2
+    assert caplog.text.count("The test failed; it is repeated.") == 2
+    assert caplog.text.count("The test works again.") == 1
 
 
 async def test_a_layer_that_hangs_delays_neither_a_new_topic_nor_the_look(

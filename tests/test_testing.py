@@ -11,9 +11,9 @@ from django.test import TestCase, TransactionTestCase
 
 from livefeed import apublish, publish
 from livefeed.models import Lease
-from livefeed.roster import Roster, get_roster
+from livefeed.roster import Roster, get_roster, rosters
 from livefeed.testing import ServerSentEvent, capture_events, open_stream
-from tests.reading import eventually
+from tests.reading import eventually, pool_threads
 from tests.testapp.models import Article
 
 pytest_plugins = ["tests.reading_fixtures"]
@@ -190,3 +190,12 @@ async def test_another_application_can_be_talked_to() -> None:
     assert stream.headers == {"x-test": "yes"}
     assert event == ServerSentEvent("message", "[1]", "7", "a")
     assert event.json == [1]
+
+
+async def test_nothing_of_a_stream_outlives_it_however_many_there_were(transactional_db: None) -> None:
+    for _ in range(2):
+        async with open_stream("plain") as stream:
+            await stream.next()
+            assert len(rosters()) == 1
+        assert rosters() == []
+    await eventually(lambda: not pool_threads(), "the hubs' threads have ended")

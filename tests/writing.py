@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from django.db import connection, connections, transaction
+from django.db import connection, transaction
 
 from livefeed import Event
 from livefeed.history import get_history
+from livefeed.testing.threads import at_once
 
 T = TypeVar("T")
 
@@ -53,28 +52,6 @@ def told(topic: str) -> list[tuple[str, Any]]:
 def in_thread(work: Callable[[], T]) -> T:
     """Run something in a thread of its own, with database connections of its own, to its end."""
     return at_once([work])[0]
-
-
-def at_once(works: Sequence[Callable[[], T]]) -> list[T]:
-    """Run several in a thread each, which begin in the same moment; return what they return."""
-    begin = threading.Barrier(len(works))
-    outcomes: list[Future[T]] = [Future() for _ in works]
-
-    def run(work: Callable[[], T], outcome: Future[T]) -> None:
-        try:
-            begin.wait(PATIENCE)
-            outcome.set_result(work())
-        except BaseException as error:
-            outcome.set_exception(error)
-        finally:
-            connections.close_all()
-
-    threads = [threading.Thread(target=run, args=pair, daemon=True) for pair in zip(works, outcomes, strict=True)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
-    return [outcome.result(timeout=0) for outcome in outcomes]
 
 
 @contextmanager

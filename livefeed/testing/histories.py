@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from datetime import UTC
 from functools import cached_property
-from typing import Any
-
-from django.db import connections
 
 from ..cursors import NONE_YET
 from ..events import Event, new_event
 from ..history import EMPTY, PAGE_BYTES, Head, History, Page, Retention, position_of
 from ..resuming import lost
-
-#: Seconds after which a thread is given up.
-_PATIENCE = 60.0
+from .threads import at_once
 
 
 class HistoryContract:
@@ -115,7 +108,7 @@ class HistoryContract:
 
             return write
 
-        _at_once([writer(name) for name in range(4)])
+        at_once([writer(name) for name in range(4)])
         for topic in ("one", "two"):
             events = history.read(topic, 0, 100).events
             assert _seqs(events) == list(range(1, 21))
@@ -281,14 +274,15 @@ class HistoryContract:
         history = self.history
         history.append(_some("build", 200))
 
-        def trims() -> None:
+        def trims() -> list[Page]:
             for keep in range(190, 0, -10):
                 history.trim(_keep(events=keep), ["build"])
+            return []
 
         def reads() -> list[Page]:
             return [history.read("build", 0, 1000, PAGE_BYTES) for _ in range(20)]
 
-        _, pages = _at_once([trims, reads])
+        _, pages = at_once([trims, reads])
         for page in pages:
             first = page.events[0].seq or 0
             assert _seqs(page.events) == list(range(first, 201))
@@ -350,23 +344,3 @@ def _seqs(events: Sequence[Event]) -> list[int]:
 
 def _keep(*, seconds: float = 0, events: int = 0) -> Callable[[str], Retention]:
     return lambda topic: Retention(seconds, events)
-
-
-def _at_once(works: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Run several in a thread each, which begin in the same moment; return what they return, or raise it."""
-    begin = threading.Barrier(len(works))
-    outcomes: list[Future[Any]] = [Future() for _ in works]
-
-    def run(work: Callable[[], Any], outcome: Future[Any]) -> None:
-        try:
-            begin.wait(_PATIENCE)
-            outcome.set_result(work())
-        except BaseException as error:
-            outcome.set_exception(error)
-        finally:
-            connections.close_all()
-
-    threads = [threading.Thread(target=run, args=pair, daemon=True) for pair in zip(works, outcomes, strict=True)]
-    for thread in threads:
-        thread.start()
-    return [outcome.result(_PATIENCE) for outcome in outcomes]

@@ -16,7 +16,7 @@ from django.core.asgi import get_asgi_application
 from django.test import AsyncClient
 
 from ..html import stream_url
-from ..roster import get_roster, rosters
+from ..roster import close_roster, rosters
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _DIGITS = re.compile(r"[0-9]+")
@@ -212,4 +212,4 @@ async def open_stream(
     finally:
         await stream.close()
         if first:  # a test's event loop ends with the test, and what serves its streams must not outlive it
-            await get_roster().close()
+            await close_roster()
