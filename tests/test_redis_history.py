@@ -469,6 +469,21 @@ def test_a_redis_that_hangs_holds_up_one_save_for_a_moment_and_nothing_is_double
     assert [event.data for event in stored("build")] == [0, 1, 2, 3]
 
 
+def appended(history: RedisHistory, events: list[Event]) -> list[Stretch]:
+    """Append events for which it may be too early, again and again."""
+    stretches: list[Stretch] = []
+
+    def append() -> bool:
+        try:
+            stretches.extend(history.append(events))
+        except HistoryUnavailable:
+            return False
+        return True
+
+    poll(append, limit=LIMIT, what="it may be tried again")
+    return stretches
+
+
 def test_an_append_whose_answer_was_lost_is_not_doubled(
     private_redis: RedisServer, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -490,6 +505,30 @@ def test_an_append_whose_answer_was_lost_is_not_doubled(
     assert [event.data for event in stored("build")] == ["before", "once", "after"]
 
 
+def test_what_was_appended_without_an_answer_and_trimmed_since_comes_again_in_a_new_epoch(
+    history: RedisHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history.append(some("build", 1))
+    before = end(history, "build")
+    call_all = Server.call_all
+
+    def loses_the_answer(self: Server, calls: list[Call]) -> list[Any]:
+        call_all(self, calls)
+        raise HistoryUnavailable("the answer was lost")
+
+    events = some("build", 2, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(Server, "call_all", loses_the_answer)
+        with pytest.raises(HistoryUnavailable, match="lost"):
+            history.append(events)
+    assert history.trim(lambda topic: Retention(0, 1)) == 2
+    appended(history, events)
+    head = history.heads(["build"])["build"]
+    assert lost(before, head)
+    assert lost(Position(before.epoch, 3), head)
+    assert [event.data["n"] for event in history.read("build", 3, 10).events] == [2, 3]
+
+
 def test_of_a_batch_that_was_appended_in_part_the_rest_follows(
     history: RedisHistory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -509,16 +548,7 @@ def test_of_a_batch_that_was_appended_in_part_the_rest_follows(
             history.append(events)
     monkeypatch.setattr(redis_history, "BATCH", 500)
     history.append(some("build", 99))
-    retried: list[Stretch] = []
-
-    def appended() -> bool:
-        try:
-            retried.extend(history.append(events))
-        except HistoryUnavailable:  # too early
-            return False
-        return True
-
-    poll(appended, limit=LIMIT, what="it may be tried again")
+    retried = appended(history, events)
     assert [[event.seq for event in stretch.events] for stretch in retried] == [[1, 2], [4]]
     assert [event.data["n"] for event in history.read("build", 0, 10).events] == [1, 2, 99, 3]
 

@@ -1,6 +1,7 @@
 """What happens to a topic inside of Redis, each script in one step that nobody sees half done.
 
-A topic is a hash (``epoch``, ``seq``, ``floor``, ``server``: see :data:`APPEND`) and a stream. The id of an entry is
+A topic is a hash (``epoch``, ``seq``, ``floor``, ``trimmed``: the moment at which the event ``floor`` was numbered,
+``server``: see :data:`APPEND`) and a stream. The id of an entry is
 the event's number and the moment of its numbering: ``<seq>-<milliseconds by Redis' clock>``. So the number leads to the
 entry, and no field has to be read to know its age. The fields of an entry always stand in the same order, which lets
 Redis store their names once.
@@ -47,8 +48,11 @@ end
 #: Append events to a topic and number them. Arguments: an epoch in case that one is needed; the moment after which it
 #: is too late; the span (from, to) in which an earlier attempt may have taken effect, or 0 and 0; then four per event.
 #:
-#: ``server`` is the replication id, which "marks a given history of the data set" (Redis' documentation on
-#: replication): drawn at every start of a master and at every promotion of a replica. Either may have lost writes.
+#: What an earlier attempt has appended may be trimmed by now, so that nobody can find it: then all of it is appended in
+#: a new epoch, and readers are told.
+#:
+#: ``server`` is the replication id (Redis' documentation on replication): one for each course that the data took, drawn
+#: at every start of a master and at every promotion of a replica. Either may have lost writes.
 APPEND: Final = Script(
     _HELPERS
     + """
@@ -72,14 +76,15 @@ if now > tonumber(ARGV[2]) then return {'late'} end
 if now <= to then return {'early'} end
 local epoch, seq, floor, before = state(key)
 local server = server_now()
+local trimmed = to > 0 and tonumber(redis.call('HGET', key, 'trimmed') or 0) >= from
 if not epoch then
   redis.call('DEL', events)
   epoch, seq, floor = ARGV[1], 0, 0
-elseif before ~= server then
+elseif before ~= server or trimmed then
   epoch = ARGV[1]
   seq, floor = begin_anew(key, events, seq, floor)
 end
-local known = to > 0 and numbered(events, floor, seq, from, to) or {}
+local known = to > 0 and not trimmed and numbered(events, floor, seq, from, to) or {}
 local numbers = {}
 for index = 5, #ARGV, 4 do
   local number = known[ARGV[index]]
@@ -160,14 +165,14 @@ if keep > 0 then cut = math.max(cut, seq - keep) end
 if age > 0 then cut = math.max(cut, first_since(events, floor, last + 1, milliseconds() - age) - 1) end
 cut = math.min(cut, last)
 if cut == floor then return {0, floor, 0} end
-local gone
+local newest, gone = redis.call('XREVRANGE', events, text(cut), '-', 'COUNT', 1)[1], 0
 if cut == seq then
   gone = redis.call('XLEN', events)
   redis.call('DEL', events)  -- an empty stream still takes kilobytes
 else
   gone = redis.call('XTRIM', events, 'MINID', text(cut + 1))
 end
-redis.call('HSET', key, 'floor', text(cut))
+redis.call('HSET', key, 'floor', text(cut), 'trimmed', newest and text(moment_of(newest[1])) or '0')
 return {gone, cut, cut == last and last < seq and 1 or 0}
 """
 )

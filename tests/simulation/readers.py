@@ -35,6 +35,7 @@ class Reader:
         self.shown: set[int] = set()
         self.got: dict[int, float] = {}
         self.resets = 0
+        self._since_reset: dict[str, set[int]] = {topic: set() for topic in topics}
         self.stalled = False
         self.flakiness = 0.0
         self._must_reset: set[str] = set()
@@ -173,6 +174,7 @@ class Reader:
         before = self.positions[topic]
         (self.positions[topic],) = parse_cursor(event.json["cursor"]).positions(topic)
         self._must_reset.discard(topic)
+        self._since_reset[topic].clear()
         self.resets += 1
         self.world.tell(f"{self} is reset on {topic}: {reason}, from {before} to {self.positions[topic]}")
         if not self._is_just(topic, reason, before):
@@ -203,6 +205,9 @@ class Reader:
             self.world.breaks(f"{self} got {position} of {topic} after {before}")
         if (topic, position.seq, n) not in self.scenario.store.numbers:
             self.world.breaks(f"{self} got {n} as {position} of {topic}, which it never was")
+        if n in self._since_reset[topic]:
+            self.world.breaks(f"{self} got {n} on {topic} once more, as {position}")
+        self._since_reset[topic].add(n)
         if n in self.scenario.store.doomed:
             self.world.breaks(f"{self} got {n}, which was rolled back")
         self.got[n] = self.world.now

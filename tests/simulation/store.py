@@ -39,6 +39,7 @@ class Topic:
     epoch: str = field(default_factory=new_epoch)
     floor: int = 0
     rows: list[Row] = field(default_factory=list)
+    trimmed: set[str] = field(default_factory=set)
     moved_at: float = 0.0
 
     @property
@@ -151,6 +152,9 @@ class Store:
         """Append and number in one step; events that an unanswered attempt has appended keep their numbers."""
         stored = self.topics.setdefault(topic, Topic())
         known = {row.event.id: row.event for row in stored.rows}
+        if any(event.id in stored.trimmed for event in events):
+            self.renew_epoch(topic)  # they were appended before, and nobody can find all of them any more
+            known = {}
         rows = self.insert([event for event in events if event.id not in known])
         for row in rows:
             self.committed[row.event.data["n"]] = topic
@@ -165,6 +169,7 @@ class Store:
         topic = self.topics[name]
         cut = min(cut, topic.head.seq)
         if cut > topic.floor:
+            topic.trimmed.update(row.event.id for row in topic.rows[: cut - topic.floor])
             del topic.rows[: cut - topic.floor]
             topic.floor = cut
             self.world.tell(f"trimmed {name} up to {cut}")
