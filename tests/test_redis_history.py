@@ -505,28 +505,33 @@ def test_an_append_whose_answer_was_lost_is_not_doubled(
     assert [event.data for event in stored("build")] == ["before", "once", "after"]
 
 
-def test_what_was_appended_without_an_answer_and_trimmed_since_comes_again_in_a_new_epoch(
-    history: RedisHistory, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "gone",
+    [lambda history: history.trim(lambda topic: Retention(0, 1)), lambda history: history.renew_epoch(["build"])],
+    ids=["trimmed", "dropped with its epoch"],
+)
+def test_what_was_appended_without_an_answer_and_is_gone_since_comes_again_in_a_new_epoch_and_in_order(
+    history: RedisHistory, monkeypatch: pytest.MonkeyPatch, gone: Callable[[RedisHistory], int]
 ) -> None:
-    history.append(some("build", 1))
-    before = end(history, "build")
+    history.append(some("other", 1))
     call_all = Server.call_all
 
     def loses_the_answer(self: Server, calls: list[Call]) -> list[Any]:
         call_all(self, calls)
         raise HistoryUnavailable("the answer was lost")
 
-    events = some("build", 2, 3)
+    events = some("build", 1, 2)
     with monkeypatch.context() as patch:
         patch.setattr(Server, "call_all", loses_the_answer)
         with pytest.raises(HistoryUnavailable, match="lost"):
             history.append(events)
-    assert history.trim(lambda topic: Retention(0, 1)) == 2
+    before = end(history, "build")
+    assert gone(history) == 1
     appended(history, events)
     head = history.heads(["build"])["build"]
-    assert lost(before, head)
-    assert lost(Position(before.epoch, 3), head)
-    assert [event.data["n"] for event in history.read("build", 3, 10).events] == [2, 3]
+    assert (before.seq, head.seq) == (2, 4)
+    assert [lost(Position(before.epoch, seq), head) for seq in (0, 1, 2)] == ["epoch", "epoch", "epoch"]
+    assert [event.data["n"] for event in history.read("build", 2, 10).events] == [1, 2]
 
 
 def test_of_a_batch_that_was_appended_in_part_the_rest_follows(

@@ -39,7 +39,11 @@ local function first_since(key, low, high, moment)
 end
 -- No cursor handed out before goes on: neither one of an epoch, nor "none yet", which ends with the first event.
 local function begin_anew(key, events, seq, floor)
-  redis.call('XTRIM', events, 'MINID', '2')
+  local first = redis.call('XRANGE', events, '-', '1', 'COUNT', 1)[1]
+  if first then
+    redis.call('XTRIM', events, 'MINID', '2')
+    redis.call('HSET', key, 'trimmed', text(moment_of(first[1])))
+  end
   local last = redis.call('XREVRANGE', events, '+', '-', 'COUNT', 1)[1]
   return math.max(seq, 1, last and seq_of(last[1]) or 0), math.max(floor, 1)
 end
@@ -76,15 +80,15 @@ if now > tonumber(ARGV[2]) then return {'late'} end
 if now <= to then return {'early'} end
 local epoch, seq, floor, before = state(key)
 local server = server_now()
-local trimmed = to > 0 and tonumber(redis.call('HGET', key, 'trimmed') or 0) >= from
+local function findable() return tonumber(redis.call('HGET', key, 'trimmed') or 0) < from end
 if not epoch then
   redis.call('DEL', events)
   epoch, seq, floor = ARGV[1], 0, 0
-elseif before ~= server or trimmed then
+elseif before ~= server or to > 0 and not findable() then
   epoch = ARGV[1]
   seq, floor = begin_anew(key, events, seq, floor)
 end
-local known = to > 0 and not trimmed and numbered(events, floor, seq, from, to) or {}
+local known = to > 0 and findable() and numbered(events, floor, seq, from, to) or {}
 local numbers = {}
 for index = 5, #ARGV, 4 do
   local number = known[ARGV[index]]

@@ -178,6 +178,7 @@ class Store:
         """Draw a new epoch; the first event goes, if it is there, so that "none yet" is no way around it."""
         topic = self.topics.setdefault(name, Topic())
         self._leave(name)
+        topic.trimmed.update(row.event.id for row in topic.rows[: max(1 - topic.floor, 0)])
         del topic.rows[: max(1 - topic.floor, 0)]
         topic.floor = max(topic.floor, 1)
         topic.epoch = new_epoch()
