@@ -65,10 +65,17 @@ def test_a_seed_that_breaks_a_promise_tells_its_story_and_how_to_see_it_again() 
 
 
 def test_a_seed_is_the_same_run_every_time() -> None:
-    first, second = (simulate("--seed", "7", "--story") for _ in range(2))
-    assert first.returncode == 0, first.stdout[-5_000:]
-    assert first.stdout == second.stdout
-    assert "fingerprint" in first.stdout
+    runs = [simulate("--first", "41", "--seeds", "15", "--jobs", jobs) for jobs in ("1", "2")]
+    assert [run.returncode for run in runs] == [0, 0], runs[0].stdout[-5_000:]
+    first, second = (run.stdout.splitlines()[-1] for run in runs)
+    assert first.startswith("fingerprint ")
+    assert first == second
+
+
+def test_a_seed_tells_its_story_if_it_is_asked_to() -> None:
+    done = simulate("--seed", "7", "--story")
+    assert done.returncode == 0, done.stdout[-5_000:]
+    assert "the weather clears up" in done.stdout
 
 
 def test_a_bug_that_nobody_knows_is_refused_with_the_names_of_those_that_are() -> None:

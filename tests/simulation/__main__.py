@@ -23,10 +23,8 @@ class Outcome(NamedTuple):
     faults: Counter[str]
     deliveries: int
     resets: int
-
-    @property
-    def fingerprint(self) -> str:
-        return hashlib.sha256("\n".join(self.story).encode()).hexdigest()[:16]
+    #: A digest of the story: the same seed has the same one every time.
+    fingerprint: str
 
 
 def main() -> int:
@@ -69,7 +67,13 @@ def run_seed(seed: int, bug: str | None = None) -> Outcome:
     deliveries = sum(len(reader.got) for reader in scenario.readers)
     resets = sum(reader.resets for reader in scenario.readers)
     world = scenario.world
-    return Outcome(seed, world.broken, world.story, scenario.faults.counts, deliveries, resets)
+    return Outcome(
+        seed, world.broken, world.story, scenario.faults.counts, deliveries, resets, digest("\n".join(world.story))
+    )
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def tell(outcome: Outcome, story: bool, bug: str | None) -> int:
@@ -92,12 +96,14 @@ def run_many(seeds: range, jobs: int, bug: str | None) -> int:
     began = reported = time.monotonic()
     faults: Counter[str] = Counter()
     deliveries = resets = done = 0
+    fingerprints = ""
     with ProcessPoolExecutor(jobs, initializer=prepare) as pool:
         for outcome in pool.map(_run_quietly, seeds, [bug] * len(seeds), chunksize=5):
             done += 1
             faults.update(outcome.faults)
             deliveries += outcome.deliveries
             resets += outcome.resets
+            fingerprints += outcome.fingerprint
             if outcome.broken:
                 pool.shutdown(wait=False, cancel_futures=True)
                 return tell(outcome, True, bug)
@@ -107,6 +113,7 @@ def run_many(seeds: range, jobs: int, bug: str | None) -> int:
     print(f"{done} seeds in {time.monotonic() - began:.0f} s: no promise broken. {deliveries} deliveries, ", end="")
     print(f"{faults.total()} faults, {resets} resets, each with a reason.")
     print(", ".join(f"{name} {count}" for name, count in faults.most_common()))
+    print(f"fingerprint {digest(fingerprints)}")
     return 0
 
 

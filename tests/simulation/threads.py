@@ -55,12 +55,10 @@ class Thread:
             raise Killed
 
     def kill(self) -> None:
-        """End this thread where it pauses, or at its next pause if it is the one that runs."""
+        """End this thread where it pauses. Only the world may do that: it waits for the thread's end."""
         self.killed = True
-        if not self.ended and self._world.thread is not self:
-            before = self._world.thread
+        if not self.ended:
             self.resume()
-            self._world.thread = before
 
     def _run(self) -> None:
         self._go.acquire()

@@ -8,6 +8,7 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from livefeed import backlog, broker
@@ -58,6 +59,7 @@ class World:
     def in_steps(self, steps: int, do: Callable[[], object]) -> None:
         """Do something so many steps from now: in the middle of whatever is going on then."""
         self._on_step.append((self.steps + steps, do))
+        self._on_step.sort(key=itemgetter(0))
 
     def chance(self, probability: float) -> bool:
         return self.random.random() < probability
@@ -182,10 +184,17 @@ class Process:
         if not self.alive:
             return
         self.alive = False
-        for thread in self.threads:
-            thread.kill()
         for note in self.on_death:
             note()
+        if self.world.thread is None:
+            self._end_threads()
+        else:  # a thread that kills its own process can't wait for the others: the world does
+            self.world.thread.killed = True
+            self.world.in_steps(0, self._end_threads)
+
+    def _end_threads(self) -> None:
+        for thread in self.threads:
+            thread.kill()
 
 
 #: The process whose turn it is.
