@@ -135,7 +135,8 @@ class _Outboxes:
                 return serving.put(stretch)
             except RuntimeError:  # that loop is closed
                 self._serving = None
-        self._in_background().put(stretch)
+        with contextlib.suppress(RuntimeError):  # the interpreter ends and starts no thread: a hub's look finds it
+            self._in_background().put(stretch)
 
     def _in_background(self) -> Outbox:
         with self._lock:
