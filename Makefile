@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
 WORKERS ?= 3
-SEEDS ?= 3000
+SEEDS ?= 2000
 ARGS ?=
 export PORT
 
@@ -22,8 +22,10 @@ EXTRAS := $(strip $(EXTRAS))
 empty :=
 DEMO_PACKAGES := -e ".[$(subst $(empty) $(empty),$(comma),$(EXTRAS))]" $(if $(DATABASE_URL),dj-database-url)
 DEMO_STAMP := $(VENV)/.livefeed-$(subst $(empty) $(empty),-,$(EXTRAS))$(if $(DATABASE_URL),-url)
-# The tests that talk to no process but the database: not those that start servers, nor those that start other tests.
-UNIT := --ignore tests/e2e --ignore tests/backends/test_servers.py
+# The tests that talk to no process but the database: not those that start servers, nor those that start other tests,
+# nor those that have nothing to do with Django's database.
+UNIT := --ignore tests/e2e --ignore tests/backends/test_servers.py --ignore tests/test_simulation.py
+UNIT += --ignore tests/test_redis_history.py
 DEV_STAMP := $(VENV)/.livefeed-dev
 
 .PHONY: help demo dev test test-js test-postgres test-mariadb simulation faults lint format clean
@@ -34,7 +36,7 @@ help:
 	@echo "make test-postgres  run the tests of the package on PostgreSQL (LIVEFEED_TEST_POSTGRES)"
 	@echo "make test-mariadb   run the tests of the package on MariaDB (LIVEFEED_TEST_MARIADB)"
 	@echo "make faults         let servers, writers, Redis and the network fail for a while, and count (ARGS=--help)"
-	@echo "make simulation     run the path of events through SEEDS=3000 simulated runs full of faults"
+	@echo "make simulation     run the path of events through SEEDS=2000 simulated runs full of faults"
 	@echo "make lint           ruff and mypy"
 	@echo "make format         let ruff put the code in order"
 	@echo "make clean          remove what the other targets have made"

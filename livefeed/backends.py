@@ -24,7 +24,7 @@ def backend(setting: str, base: Callable[..., T]) -> T:
 def _make(name: str, path: str, base: Any) -> Any:
     try:
         made = import_string(path)()
-    except (ImportError, AttributeError) as error:  # the latter where it is no text
+    except (ImportError, AttributeError, TypeError) as error:  # no text, no class, or an abstract one
         raise ImproperlyConfigured(f"{name} is {path!r}, which can't be imported: {error}") from error
     if not isinstance(made, base):
         raise ImproperlyConfigured(f"{name} is {path!r}, which is not a {base.__module__}.{base.__qualname__}.")
@@ -32,7 +32,7 @@ def _make(name: str, path: str, base: Any) -> Any:
 
 
 def _forget(*, setting: str, **kwargs: Any) -> None:
-    if setting in {"LIVEFEED_HISTORY", "LIVEFEED_LEASES", "LIVEFEED_DATABASE"}:
+    if setting in {"LIVEFEED_HISTORY", "LIVEFEED_LEASES", "LIVEFEED_DATABASE", "LIVEFEED_REDIS"}:
         _make.cache_clear()
 
 

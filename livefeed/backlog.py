@@ -239,10 +239,10 @@ class Backlog:
             self._changed.notify_all()
         if thread is not None:
             thread.join(timeout)
-            with self._changed:
-                left = Counter({topic: len(waiting) for topic, waiting in self._topics.items()})
-            _complain(left, THE_END)
-            self._hurry = False
+        with self._changed:
+            left = Counter({topic: len(waiting) for topic, waiting in self._topics.items()})
+        _complain(left, THE_END)
+        self._hurry = False
 
 
 def _complain(dropped: Counter[str], why: str) -> None:

@@ -135,14 +135,20 @@ class _Outboxes:
                 return serving.put(stretch)
             except RuntimeError:  # that loop is closed
                 self._serving = None
-        with contextlib.suppress(RuntimeError):  # the interpreter ends and starts no thread: a hub's look finds it
+        try:
             self._in_background().put(stretch)
+        except RuntimeError as error:  # no more threads, or the interpreter ends
+            logger.warning("Nothing can be sent to the channel layer (%s); readers are served from the history.", error)
 
     def _in_background(self) -> Outbox:
         with self._lock:
             if self._background is None:
                 loop = asyncio.new_event_loop()
-                threading.Thread(target=loop.run_forever, name="livefeed-broker", daemon=True).start()
+                try:
+                    threading.Thread(target=loop.run_forever, name="livefeed-broker", daemon=True).start()
+                except RuntimeError:
+                    loop.close()
+                    raise
                 self._background = Outbox(loop)
             return self._background
 

@@ -16,7 +16,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
 
 from .asgi import Wrapped
-from .conf import Settings, settings
+from .conf import MOST, MOST_SECONDS, Settings, settings
 from .feeds import LiveFeed
 from .history import get_history
 from .leases import get_leases
@@ -112,7 +112,7 @@ def _check_retention(feed: LiveFeed) -> Iterator[CheckMessage]:
 
 def _is_limit(value: Any, type_: type) -> bool:
     usable = isinstance(value, (int, type_)) and not isinstance(value, bool)
-    return usable and 0 <= value < float("inf")
+    return usable and 0 <= value <= (MOST if type_ is int else MOST_SECONDS)
 
 
 @register("livefeed")

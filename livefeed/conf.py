@@ -12,6 +12,9 @@ from django.conf import settings as django_settings
 
 T = TypeVar("T")
 
+#: The most that a setting may be, of seconds (a hundred years) and of anything else: what no database has to refuse.
+MOST_SECONDS, MOST = 100 * 365 * 86_400.0, 2**53
+
 
 class Setting(Generic[T]):
     """One ``LIVEFEED_*`` setting. ``minimum`` is checked by ``manage.py check``, as is the type of the default."""
@@ -42,6 +45,9 @@ class Setting(Generic[T]):
             return f"{self.name} is {value!r}; it must be of type {wanted[-1].__name__}."
         if self.minimum is not None and not float(value) >= self.minimum:  # so that NaN is refused too
             return f"{self.name} is {value!r}; it must be at least {self.minimum}."
+        most = MOST_SECONDS if isinstance(self.default, float) else MOST
+        if self.minimum is not None and value > most:
+            return f"{self.name} is {value!r}; it must be at most {most}."
         return None
 
 

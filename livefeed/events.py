@@ -32,7 +32,7 @@ class Event:
 
     ``seq`` counts 1, 2, 3 … per topic without holes; it is None before the numbering, and always for fleeting events.
     ``json`` is the data as it was encoded, once, where it was published; ``created_at`` is that moment, in UTC.
-    ``size`` is the bytes of the data, as JSON in UTF-8; it is measured where it is not handed in.
+    ``size`` is the bytes of the data, as JSON in UTF-8.
     """
 
     topic: str
@@ -41,11 +41,10 @@ class Event:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     seq: int | None = None
-    size: int = field(default=0, kw_only=True, compare=False, repr=False)
+    size: int = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.size:
-            object.__setattr__(self, "size", size_of(self.json))
+        object.__setattr__(self, "size", size_of(self.json))
 
     @property
     def data(self) -> Any:
@@ -77,9 +76,7 @@ def new_event(topic: str, data: Any, type: str) -> Event:
 
     Raises :exc:`InvalidTopic`, :exc:`InvalidType`, or :exc:`InvalidData` for data that is too large or no JSON.
     """
-    topic, type = validate_topic(topic), validate_type(type)
-    text, size = encode_and_measure(data)
-    return Event(topic, type, text, size=size)
+    return Event(topic=validate_topic(topic), type=validate_type(type), json=encode(data))
 
 
 def validate_type(type: object) -> str:
@@ -97,11 +94,6 @@ def validate_type(type: object) -> str:
 
 def encode(data: Any) -> str:
     """Return the data as compact JSON, by Django's encoder; raise :exc:`InvalidData` where that is not possible."""
-    return encode_and_measure(data)[0]
-
-
-def encode_and_measure(data: Any) -> tuple[str, int]:
-    """Return :func:`encode`, and how many bytes that is in UTF-8."""
     try:
         text = json.dumps(data, cls=DjangoJSONEncoder, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         size = size_of(text)
@@ -115,7 +107,7 @@ def encode_and_measure(data: Any) -> tuple[str, int]:
             f"Event data of {size} bytes is larger than LIVEFEED_MAX_EVENT_BYTES ({settings.MAX_EVENT_BYTES}). "
             "Send a key that the page can fetch the rest by, or raise the setting."
         )
-    return text, size
+    return text
 
 
 def size_of(text: str) -> int:

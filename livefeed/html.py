@@ -7,6 +7,7 @@ and nothing is missed.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,12 +19,16 @@ from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 
 from .access import Viewer, may_read, viewer_of
+from .cursors import entry, join
 from .events import encode
-from .exceptions import FeedError, InvalidTopic
+from .exceptions import FeedError, HistoryUnavailable, InvalidTopic
 from .feeds import LiveFeed
 from .history import cursor
 from .registry import registry
+from .resuming import NOWHERE
 from .topics import is_signed, sign_topic, validate_topic
+
+logger = logging.getLogger("livefeed.html")
 
 INSERT = ("prepend", "append")
 
@@ -44,7 +49,7 @@ def live_feed(request: HttpRequest, topic: str, *, limit: int = 0, insert: str =
     context = {
         "src": stream_url(),
         "name": sign_topic(topic, viewer.key),
-        "cursor": cursor(topic),
+        "cursor": _page_cursor(topic),
         "limit": limit or feed.limit,
         "insert": insert,
         "label": label or _label(feed),
@@ -106,7 +111,16 @@ def stream_url() -> str:
 
 def cursor_for(viewer: Viewer, topics: tuple[str, ...]) -> str:
     """Return the cursor of topics, for pages that read their data themselves; "" where the viewer may read none."""
-    return cursor(*(topic for topic in topics if registry.owner(topic) is None or may_read(viewer.user, topic)))
+    return _page_cursor(*(topic for topic in topics if registry.owner(topic) is None or may_read(viewer.user, topic)))
+
+
+def _page_cursor(*topics: str) -> str:
+    """Return the cursor of topics. A page can do without: where the history is away, its stream begins with a reset."""
+    try:
+        return cursor(*topics)
+    except HistoryUnavailable as error:
+        logger.warning("The history is away (%s); pages load their items anew when it is back.", error)
+        return join(entry(topic, NOWHERE) for topic in topics)
 
 
 def _label(feed: LiveFeed) -> str:

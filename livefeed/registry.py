@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from django.utils.module_loading import autodiscover_modules
 
-from .conf import settings
+from .conf import MOST, MOST_SECONDS, settings
 from .exceptions import FeedError
 from .feeds import LiveFeed
 from .history import Retention
@@ -56,12 +56,14 @@ class Registry:
         return self._feeds.get(prefix(topic))
 
     def retention(self, topic: str) -> Retention:
-        """Return how much of a topic is kept: as its feed says, else as the settings do."""
+        """Return how much of a topic is kept: as its feed says, else as the settings do.
+
+        What the checks refuse for being too much is as much as there can be: one feed stops the trimming of no other.
+        """
         feed = self.owner(topic) or LiveFeed
-        return Retention(
-            settings.RETENTION if feed.retention is None else feed.retention,
-            settings.RETENTION_EVENTS if feed.retention_events is None else feed.retention_events,
-        )
+        seconds = settings.RETENTION if feed.retention is None else feed.retention
+        events = settings.RETENTION_EVENTS if feed.retention_events is None else feed.retention_events
+        return Retention(min(seconds, MOST_SECONDS), min(events, MOST))
 
     def __iter__(self):  # type: ignore[no-untyped-def]
         return iter(self._feeds.values())

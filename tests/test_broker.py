@@ -512,3 +512,15 @@ def test_sending_waits_for_nothing(background: Any, monkeypatch: pytest.MonkeyPa
     released.set()
     background.flush(LIMIT)
     assert taken == [True] * 3, "a message was taken before send() returned, or send() waited"
+
+
+def test_where_no_thread_can_be_started_a_publisher_is_not_failed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(broker, "_outboxes", broker._Outboxes())
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    broker.send(stretch("build", 1))
+    assert "can't start new thread" in caplog.text

@@ -3,6 +3,7 @@ from __future__ import annotations
 import datetime
 import json
 import uuid
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -202,3 +203,8 @@ def test_a_stretch_survives_the_way_to_another_process(stretch: Stretch) -> None
 def test_what_is_no_message_of_ours_is_a_value_or_type_error(body: bytes) -> None:
     with pytest.raises((ValueError, TypeError)):
         unpack(body)
+
+
+def test_an_event_that_is_replaced_is_measured_anew() -> None:
+    event = new_event("build", "short", "tick")
+    assert replace(event, json='"a longer text: é"').size == len('"a longer text: é"'.encode())

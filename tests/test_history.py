@@ -431,3 +431,19 @@ def test_the_order_holds_where_a_site_makes_its_transactions_stricter(
         monkeypatch.setitem(connection.settings_dict["OPTIONS"], option, value)
     writers_at_once(3, 6)
     assert len(stored("one")) == len(stored("two")) == 3 * 4
+
+
+def test_a_clock_that_went_back_makes_no_look_deaf(database: DatabaseHistory) -> None:
+    database.append(some("old", 1))
+    StoredTopic.objects.update(moved_at=F("moved_at") + datetime.timedelta(hours=1))
+    _, marker = database.moved(None)
+    database.append(some("new", 1))
+    moved, _ = database.moved(marker)
+    assert "new" in moved
+
+
+@pytest.mark.parametrize("path", ["livefeed.history", "livefeed.history.base.History"])
+def test_what_is_no_class_or_an_abstract_one_is_refused_as_such(settings: Any, path: str) -> None:
+    settings.LIVEFEED_HISTORY = path
+    with pytest.raises(ImproperlyConfigured, match=path):
+        get_history()

@@ -15,9 +15,13 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import connections, transaction
+from django.template import Context, Template
+from django.test import RequestFactory
+from news.models import Article as NewsArticle
 from redis import Redis
 
 from livefeed import apublish, backlog, publish
@@ -822,3 +826,25 @@ def test_the_check_says_what_to_install(settings: Any, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "redis", None)
     (message,) = errors().values()
     assert (message.id, "pip install" in message.hint) == ("livefeed.E017", True)
+
+
+def test_another_url_is_another_history(redis_url: str, settings: Any) -> None:
+    use(redis_url, settings)
+    assert isinstance(get_history(), RedisHistory)
+    settings.LIVEFEED_REDIS = "redis://127.0.0.1:1/0"
+    assert get_history().server.url == "redis://127.0.0.1:1/0"  # type: ignore[attr-defined]
+
+
+async def test_a_page_is_rendered_while_redis_is_away_and_its_stream_begins_with_a_reset(
+    transactional_db: None, redis_url: str, settings: Any, rf: RequestFactory
+) -> None:
+    await NewsArticle.objects.acreate(title="there")
+    request = rf.get("/")
+    request.user = AnonymousUser()
+    template = Template("{% load livefeed %}{% livefeed 'news.article' %}|{% livefeed_cursor 'news.article' %}")
+    use("redis://127.0.0.1:1/0", settings)
+    page = await sync_to_async(template.render)(Context({"request": request}))
+    assert "there" in page
+    use(redis_url, settings)
+    async with open_stream("news.article", cursor=page.partition("|")[2]) as stream:
+        assert [event.type for event in await stream.take(2)] == ["livefeed-open", "livefeed-reset"]

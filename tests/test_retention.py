@@ -16,8 +16,10 @@ from django.test import Client
 from django.urls import reverse
 
 from livefeed import Event, LiveFeed, publish
+from livefeed.checks import check_feeds
 from livefeed.events import new_event
 from livefeed.history import History, Retention, get_history
+from livefeed.history import database as database_history
 from livefeed.history.database import DatabaseHistory
 from livefeed.history.memory import MemoryHistory
 from livefeed.leases import CHORE, LeaseRequest, chore, get_leases
@@ -404,3 +406,34 @@ def test_livefeed_prune_explains_itself(capsys: pytest.CaptureFixture[str]) -> N
     text = capsys.readouterr().out
     for word in ("--topic", "--wait", "LIVEFEED_RETENTION"):
         assert word in text
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), 1e12, 10**11])
+def test_a_retention_beyond_all_bounds_stops_the_trimming_of_no_other_topic(
+    with_feed: Callable[[type[LiveFeed]], None], database: DatabaseHistory, settings: Any, seconds: float
+) -> None:
+    @with_feed
+    class EndlessFeed(LiveFeed):
+        name = "endless"
+        retention = seconds
+        retention_events = 2**63
+
+    settings.LIVEFEED_RETENTION_EVENTS = 1
+    append(database, "endless", 2)
+    append(database, "zoo", 3)
+    assert database.trim(registry.retention) == 2
+    assert "livefeed.E006" in {problem.id for problem in check_feeds()}
+
+
+def test_topics_that_an_older_process_planned_to_keep_are_looked_at_again(
+    database: DatabaseHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older, newer = DatabaseHistory(), DatabaseHistory()
+    week, hour = keep(7 * 86_400, 0), keep(3600, 0)
+    append(older, "build", 3)
+    newer.trim(hour)
+    older.trim(week, ["build"])  # its plan for the topic is the last
+    pass_time(3700, "build")
+    assert newer.trim(hour) == 0
+    monkeypatch.setattr(database_history, "MAKE_DUE_EVERY", 0.0)
+    assert newer.trim(hour) == 3

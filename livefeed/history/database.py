@@ -15,6 +15,7 @@ told so by the database and tries again.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -23,8 +24,20 @@ from typing import Any, NamedTuple
 
 from django.conf import settings as django_settings
 from django.db import connections
-from django.db.models import Case, F, Max, OuterRef, QuerySet, Subquery, TextField, When
-from django.db.models.functions import Greatest, Now
+from django.db.models import (
+    Case,
+    DateTimeField,
+    ExpressionWrapper,
+    F,
+    Max,
+    OuterRef,
+    QuerySet,
+    Subquery,
+    TextField,
+    Value,
+    When,
+)
+from django.db.models.functions import Greatest, Least, Now
 from django.utils import timezone
 
 from ..conf import settings
@@ -42,6 +55,8 @@ BATCH = 400
 LOCKED = 20
 #: By how much two looks overlap: longer than a numbering transaction lasts.
 OVERLAP = timedelta(seconds=5)
+#: Seconds between two looks of one process at all topics, whether they are planned to be trimmed in time.
+MAKE_DUE_EVERY = 3600.0
 #: On MariaDB and MySQL: a DELETE whose rows are looked up one by one, whatever the optimizer makes of the table.
 DELETE_BY_KEY = (
     "DELETE event FROM (SELECT 0 AS id UNION ALL SELECT %s) AS gone "
@@ -57,6 +72,7 @@ class DatabaseHistory(History):
     def __init__(self) -> None:
         self.alias = settings.DATABASE
         self._retention: Callable[[str], Retention] | None = None
+        self._made_due_at = 0.0
 
     def record(self, events: Sequence[Event]) -> None:
         self._events.bulk_create([_row(event) for event in events], batch_size=BATCH)
@@ -128,7 +144,8 @@ class DatabaseHistory(History):
             newest = self._topics.order_by("-moved_at").values_list("moved_at", flat=True).first()
             marker = newest or _long_ago()
         heads: dict[str, Head] = {}
-        rows = self._topics.filter(moved_at__gt=marker - OVERLAP)
+        since = Least(Value(marker), Now())  # a clock may go back, and a marker of before would find nothing
+        rows = self._topics.filter(moved_at__gt=ExpressionWrapper(since - OVERLAP, output_field=DateTimeField()))
         for name, epoch, seq, floor, moved_at in rows.values_list("name", "epoch", "head", "floor", "moved_at"):
             heads[name] = Head(epoch, seq, floor)
             marker = max(marker, moved_at)
@@ -152,12 +169,16 @@ class DatabaseHistory(History):
         return Page(head, events, len(page) < len(found))
 
     def trim(self, retention: Callable[[str], Retention], topics: Iterable[str] | None = None) -> int:
-        """Trim what is due. The first trimming by a retention looks at every topic: it may keep less than before."""
+        """Trim what is due.
+
+        The first trimming by a retention looks at every topic, for it may keep less than before; and one an hour, for
+        a process of before, which keeps more, may have been at it meanwhile.
+        """
         if topics is not None:
             return sum(self._trim(name, retention) for name in self.heads(topics))
-        if retention != self._retention:
+        if retention != self._retention or time.monotonic() - self._made_due_at > MAKE_DUE_EVERY:
             self._make_due(retention)
-            self._retention = retention
+            self._retention, self._made_due_at = retention, time.monotonic()
         return sum(self._trim(name, retention) for name in self._due())
 
     def _make_due(self, retention: Callable[[str], Retention]) -> None:
@@ -283,7 +304,7 @@ def _row(event: Event) -> StoredEvent:
 
 def _event(row: StoredEvent, seq: int | None, data: str) -> Event:
     created_at = row.created_at if django_settings.USE_TZ else timezone.make_aware(row.created_at)
-    return Event(row.topic, row.type, data, row.uid, created_at.astimezone(UTC), seq, size=row.size)
+    return Event(row.topic, row.type, data, row.uid, created_at.astimezone(UTC), seq)
 
 
 def _long_ago() -> datetime:
