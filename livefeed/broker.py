@@ -31,8 +31,8 @@ logger = logging.getLogger("livefeed.broker")
 
 #: Events in one message of the layer.
 MESSAGE_EVENTS = 100
-#: Stretches that wait in an outbox; beyond that the layer is away, and readers are served from the history.
-OUTBOX_LIMIT = 10_000
+#: Events that wait in an outbox, and bytes of their data; beyond that readers are served from the history.
+OUTBOX_EVENTS, OUTBOX_BYTES = 10_000, 32 * 1024 * 1024
 #: Seconds that one message may take: a layer that hangs is away.
 SEND_SECONDS = 5.0
 #: Seconds that a process which ends (a command, a worker) gives its last messages.
@@ -63,6 +63,8 @@ class Outbox:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting: deque[Stretch] = deque()
+        self._events = 0
+        self._bytes = 0
         self._sending: asyncio.Task[None] | None = None
         self._failing = False
 
@@ -71,7 +73,9 @@ class Outbox:
         self._loop.call_soon_threadsafe(self._put, stretch)
 
     def _put(self, stretch: Stretch) -> None:
-        if len(self._waiting) >= OUTBOX_LIMIT:
+        self._count(stretch, 1)
+        if self._events > OUTBOX_EVENTS or self._bytes > OUTBOX_BYTES:
+            self._count(stretch, -1)
             self._complain("the outbox is full")
             return
         self._waiting.append(stretch)
@@ -84,6 +88,11 @@ class Outbox:
             self._waiting.clear()
             for stretch in _messages(waiting):
                 await self._send(stretch)
+                self._count(stretch, -1)
+
+    def _count(self, stretch: Stretch, sign: int) -> None:
+        self._events += sign * len(stretch.events)
+        self._bytes += sign * sum(event.size for event in stretch.events)
 
     async def _send(self, stretch: Stretch) -> None:
         try:
@@ -135,10 +144,7 @@ class _Outboxes:
                 return serving.put(stretch)
             except RuntimeError:  # that loop is closed
                 self._serving = None
-        try:
-            self._in_background().put(stretch)
-        except RuntimeError as error:  # no more threads, or the interpreter ends
-            logger.warning("Nothing can be sent to the channel layer (%s); readers are served from the history.", error)
+        self._in_background().put(stretch)
 
     def _in_background(self) -> Outbox:
         with self._lock:
@@ -175,12 +181,26 @@ atexit.register(lambda: _outboxes.flush(LAST_WORDS))
 
 def send(stretch: Stretch) -> None:
     """Tell the other processes, soon, of committed events. Callable in any thread; never raises, never waits."""
-    _outboxes.put(stretch)
+    try:
+        _outboxes.put(stretch)
+    except Exception as error:  # no file or thread is left for the loop in the background, or the interpreter ends
+        logger.warning("Nothing can be sent to the channel layer (%r); readers are served from the history.", error)
 
 
 def serve_from(loop: asyncio.AbstractEventLoop) -> None:
     """Send from this loop from now on: it serves streams, and with the in-memory layer only it can reach them."""
     _outboxes.serve(loop)
+
+
+class NotOurs(ValueError):
+    """A message on our channel that livefeed did not send."""
+
+
+def _unpacked(message: Any) -> Stretch:
+    try:
+        return unpack(message["body"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise NotOurs(repr(error)) from error
 
 
 class Inbox:
@@ -210,7 +230,7 @@ class Inbox:
             await self._layer.group_discard(group_name(topic), self._channel)
 
     async def receive(self) -> Stretch:
-        """Return the next message. Raises ValueError, TypeError or KeyError for one that is not ours."""
+        """Return the next message. Raises :exc:`NotOurs` for one that is not ours."""
         channel = await self._open()
         while True:
             try:
@@ -219,7 +239,7 @@ class Inbox:
                 if not _is_silence(error):
                     raise
             else:
-                return unpack(message["body"])
+                return _unpacked(message)
 
     @property
     def expiry(self) -> float:

@@ -50,8 +50,8 @@ class Hub:
         self._inbox = broker.Inbox()
         self._tasks: list[asyncio.Task[None]] = []
         self._opening: dict[str, asyncio.Task[dict[str, Tail]]] = {}
-        self._repairs: dict[str, asyncio.Task[None]] = {}
-        self._repair_again: set[str] = set()
+        self._repairs: dict[Tail, asyncio.Task[None]] = {}
+        self._repair_again: set[Tail] = set()
         self._joining: dict[str, asyncio.Task[None]] = {}
         self._unjoined: dict[str, None] = {}  # topics to join again, in order
         self._joining_again: asyncio.Task[None] | None = None
@@ -103,6 +103,7 @@ class Hub:
             task = asyncio.get_running_loop().create_task(self._open(mine))
             self._opening.update(dict.fromkeys(mine, task))
             task.add_done_callback(lambda _: [self._opening.pop(topic) for topic in mine])
+            task.add_done_callback(_take_note)  # whoever asked may have given up at another topic's failure
         for task in dict.fromkeys(self._opening[topic] for topic in topics if topic in self._opening):
             await asyncio.shield(task)
 
@@ -110,6 +111,8 @@ class Hub:
         # First join, then read: what comes in between is seen by one or the other; while the layer is away, by looks.
         joining = [self._join_soon(topic) for topic in topics]
         await asyncio.wait(joining, timeout=0 if self._layer_is_away else JOIN_SECONDS)
+        if self._marker is None:  # a look compares what moved since then; so it has to be from before the heads
+            _, self._marker = await self.pool.run(get_history().moved, None)
         heads = await self.pool.run(get_history().heads, topics)
         made = {topic: self._new_tail(topic, heads.get(topic, EMPTY)) for topic in topics}
         self.tails.update(made)
@@ -184,26 +187,26 @@ class Hub:
 
     def _spawn_repair(self, tail: Tail) -> asyncio.Task[None]:
         """Start a repair; one that is under way looks once more before it ends."""
-        if tail.topic in self._repairs:
-            self._repair_again.add(tail.topic)
+        if tail in self._repairs:
+            self._repair_again.add(tail)
         else:
             task = asyncio.get_running_loop().create_task(self._repair(tail))
-            self._repairs[tail.topic] = task
-            task.add_done_callback(lambda _: self._repairs.pop(tail.topic))
+            self._repairs[tail] = task
+            task.add_done_callback(lambda _: self._repairs.pop(tail))
             task.add_done_callback(_log_failure)
-        return self._repairs[tail.topic]
+        return self._repairs[tail]
 
     async def _repair(self, tail: Tail) -> None:
         more = True
         while more:
-            self._repair_again.discard(tail.topic)
+            self._repair_again.discard(tail)
             # One that is known already is read too: it shows whether the history is still the one it was.
             epoch, asked = tail.epoch, tail.head
             size = PAGE_BYTES + settings.MAX_EVENT_BYTES
             page = await self.pool.run(get_history().read, tail.topic, max(asked - 1, 0), PAGE_EVENTS, size)
-            if tail.epoch == epoch:
+            if tail.epoch == epoch and self.tails.get(tail.topic) is tail:
                 await self._apply(tail, asked, page)
-            more = (page.cut and tail.head > asked) or tail.topic in self._repair_again
+            more = (page.cut and tail.head > asked) or tail in self._repair_again
 
     async def _apply(self, tail: Tail, asked: int, page: Page) -> None:
         """Bring a tail to a page that was read when it ended at ``asked``; begin anew where it can't be continued."""
@@ -220,8 +223,7 @@ class Hub:
         if tail.epoch == head.epoch and head.floor <= asked:
             # Numbers were given out again, or will be: a restored backup.
             logger.warning("The history of %s is not the one it was; its epoch is renewed.", tail.topic)
-            await self.pool.run(get_history().renew_epoch, [tail.topic])
-            head = (await self.pool.run(get_history().heads, [tail.topic])).get(tail.topic, EMPTY)
+            head = await self.pool.run(_renewed, tail.topic, tail.epoch)
         self._restart(tail, head)
 
     def _restart(self, tail: Tail, head: Head) -> None:
@@ -250,8 +252,7 @@ class Hub:
         history = get_history()
         moved, self._marker = await self.pool.run(history.moved, self._marker)
         self._compare(moved)
-        stretches, self._unnumbered = await self.pool.run(history.leftovers, self._unnumbered)
-        announce(stretches)
+        self._unnumbered = await self.pool.run(_number_leftovers, self._unnumbered)
 
     async def _sweep(self) -> None:
         """Compare every tail with the history: whatever a look could miss, this finds, and topics that are gone too."""
@@ -291,6 +292,8 @@ class Hub:
         with contextlib.suppress(Exception):  # the layer is away: it will forget us by itself
             async with asyncio.timeout(JOIN_SECONDS):
                 await self._inbox.leave(topic)
+        if topic in self.tails or topic in self._opening:
+            self._unjoined[topic] = None  # somebody came meanwhile, and leaving may have overtaken joining
 
     # -- the layer ------------------------------------------------------------------------------------------------
 
@@ -341,13 +344,36 @@ class Hub:
             try:
                 self.receive(await self._inbox.receive())
                 pause = FIRST_PAUSE
-            except (ValueError, TypeError, KeyError) as error:
-                logger.warning("A message on the channel layer is not ours: %r", error)
+            except broker.NotOurs as error:
+                logger.warning("A message on the channel layer is not ours: %s", error)
             except Exception as error:
                 logger.warning("The channel layer is away (%r); readers are served from the history.", error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
                 await self._rejoin()
+
+
+def _renewed(topic: str, epoch: str) -> Head:
+    """Draw a new epoch for a topic, unless another process has done so meanwhile; return where the topic ends then."""
+    history = get_history()
+    head = history.heads([topic]).get(topic, EMPTY)
+    if head.epoch == epoch:
+        history.renew_epoch([topic])
+        head = history.heads([topic]).get(topic, EMPTY)
+    return head
+
+
+def _number_leftovers(seen: frozenset[int]) -> frozenset[int]:
+    """Number and announce what nobody numbered, in a thread: receivers of ``event_published`` may ask the database."""
+    stretches, unnumbered = get_history().leftovers(seen)
+    announce(stretches)
+    return unnumbered
+
+
+def _take_note(task: asyncio.Task[Any]) -> None:
+    """Look at a task's failure, so that asyncio does not complain that nobody did."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _log_failure(task: asyncio.Task[Any]) -> None:

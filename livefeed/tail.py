@@ -50,24 +50,26 @@ class Fit(enum.Enum):
 
 
 class Budget:
-    """The bytes that all tails of a process may hold together. Beyond them every tail gives up its older half."""
+    """The bytes that all tails of a process may hold together, frames and chunks. Beyond them every tail gives up its
+    older half, and its chunks.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
         self.tails: set[Tail] = set()
 
-    def spend(self, tail: Tail, frame: Frame) -> None:
-        """Count a new frame, and make room for it."""
-        self.used += frame.cost
+    def spend(self, tail: Tail, size: int) -> None:
+        """Count bytes that a tail holds from now on, and make room for them."""
+        self.used += size
         self.tails.add(tail)
         while self.used > self.limit and self.tails:
             for holder in list(self.tails):
                 holder.forget_older_half()
 
-    def regain(self, tail: Tail, frame: Frame) -> None:
-        """Count a frame no more."""
-        self.used -= frame.cost
+    def regain(self, tail: Tail, size: int) -> None:
+        """Count bytes no more."""
+        self.used -= size
         if tail.head == tail.start:
             self.tails.discard(tail)
 
@@ -105,8 +107,8 @@ class Tail:
         """Add the next frame."""
         self.epoch = epoch
         self._frames.append(frame)
-        self._chunks.clear()
-        self._budget.spend(self, frame)
+        self._drop_chunks()
+        self._budget.spend(self, frame.cost)
 
     def restart(self, position: Position) -> None:
         """Begin anew elsewhere, where the history is no longer what it was. Readers of old positions will be told."""
@@ -121,8 +123,13 @@ class Tail:
         for _ in range(count):
             frame = self._frames.popleft()
             self.start = frame.seq
-            self._budget.regain(self, frame)
-        self._chunks.clear()
+            self._budget.regain(self, frame.cost)
+        self._drop_chunks()
+
+    def _drop_chunks(self) -> None:
+        if self._chunks:
+            chunks, self._chunks = self._chunks, {}
+            self._budget.regain(self, sum(len(chunk) for chunk, _ in chunks.values()))
 
     def after(self, seq: int) -> Iterator[Frame]:
         """Yield the frames after a position that lies in the window."""
@@ -133,11 +140,13 @@ class Tail:
 
         The same bytes object serves every reader at that position.
         """
-        if seq not in self._chunks:
+        found = self._chunks.get(seq)
+        if found is None:
             if len(self._chunks) == CHUNKS_KEPT:
-                self._chunks.clear()
-            self._chunks[seq] = render(self.topic, self.epoch, self.after(seq))
-        return self._chunks[seq]
+                self._drop_chunks()
+            found = self._chunks[seq] = render(self.topic, self.epoch, self.after(seq))
+            self._budget.spend(self, len(found[0]))
+        return found
 
 
 def render(topic: str, epoch: str, frames: Iterable[Frame]) -> tuple[bytes, int]:

@@ -448,8 +448,12 @@ def test_a_layer_that_can_t_even_be_made_fails_no_writer(backend: str, settings:
     assert [event.data for event in stored("build")] == [1, 2]
 
 
+EVENT_BYTES = stretch("build", 100).events[0].size
+
+
+@pytest.mark.parametrize(("limit", "value"), [("OUTBOX_EVENTS", 10), ("OUTBOX_BYTES", 10 * EVENT_BYTES)])
 async def test_while_the_layer_is_slow_no_more_than_the_limit_waits_and_what_is_dropped_is_said(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, limit: str, value: int
 ) -> None:
     released = asyncio.Event()
     messages: list[Any] = []
@@ -460,18 +464,18 @@ async def test_while_the_layer_is_slow_no_more_than_the_limit_waits_and_what_is_
             messages.append(message)
 
     monkeypatch.setattr(broker, "channel_layer", Slow)
-    monkeypatch.setattr(broker, "OUTBOX_LIMIT", 10)
+    monkeypatch.setattr(broker, limit, value)
     loop = asyncio.get_running_loop()
     outbox = broker.Outbox(loop)
     with caplog.at_level(logging.WARNING, "livefeed"):
-        for number in range(100):
+        for number in range(100, 200):
             outbox.put(stretch(f"build:{number}", number))
         scheduled = loop.create_future()
         loop.call_soon(scheduled.set_result, None)
         await scheduled
     released.set()
     await asyncio.wait_for(outbox.flushed(), LIMIT)
-    assert 10 <= len(messages) <= 20
+    assert len(messages) == 10
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
@@ -512,6 +516,18 @@ def test_sending_waits_for_nothing(background: Any, monkeypatch: pytest.MonkeyPa
     released.set()
     background.flush(LIMIT)
     assert taken == [True] * 3, "a message was taken before send() returned, or send() waited"
+
+
+def test_where_no_file_can_be_opened_a_publisher_is_not_failed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse() -> asyncio.AbstractEventLoop:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(broker, "_outboxes", broker._Outboxes())
+    monkeypatch.setattr(asyncio, "new_event_loop", refuse)
+    broker.send(stretch("build", 1))
+    assert "Too many open files" in caplog.text
 
 
 def test_where_no_thread_can_be_started_a_publisher_is_not_failed(

@@ -9,13 +9,15 @@ import random
 import threading
 import weakref
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, OperationalError, connection, connections, transaction
+from django.db.models import F
 
-from livefeed import broker
+from livefeed import broker, event_published
 from livefeed import flushing as flushing_module
 from livefeed import hub as hub_module
 from livefeed.chores import repeat
@@ -24,6 +26,7 @@ from livefeed.events import Event, Stretch, new_event
 from livefeed.flushing import Flusher
 from livefeed.history import Head, History, Page, get_history
 from livefeed.hub import Hub
+from livefeed.models import StoredTopic
 from livefeed.pool import THREADS, Pool
 from livefeed.registry import registry
 from livefeed.tail import Budget, Subscription, Tail
@@ -209,6 +212,36 @@ async def test_an_event_that_is_numbered_while_the_history_is_read_is_no_hole(
     assert "hole" not in caplog.text
 
 
+async def test_a_topic_s_first_event_that_overtakes_a_repair_stays(hub: Hub, watched: Watched) -> None:
+    """The history was read before the event was there; the tail is not led back to that."""
+    reader = await subscribe(hub, "t")
+    watched.hold()
+    repairing = hub._spawn_repair(hub.tails["t"])
+    await watched.held()
+    for stretch in append("t", 1):
+        hub.receive(stretch)
+    watched.let_go()
+    await repairing
+    assert hub.tails["t"].head == 1
+    assert numbers(parse(reader.take())) == [1]
+
+
+async def test_what_comes_before_a_gap_does_not_wait_for_the_history(
+    hub: Hub, memory: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*args: Any) -> Page:
+        raise DatabaseError("away")
+
+    reader = await subscribe(hub, "t")
+    monkeypatch.setattr(memory, "read", away)
+    (first,), _, (third,) = append("t", 1), append("t", 2), append("t", 3)
+    waiting = asyncio.ensure_future(reader.wait())
+    await asyncio.sleep(0)
+    hub.receive(Stretch("t", first.epoch, (*first.events, *third.events)))
+    await asyncio.wait_for(waiting, LIMIT)
+    assert numbers(parse(reader.take())) == [1]
+
+
 async def test_an_event_is_encoded_once_however_many_read_it(memory: History, new_hub: Callable[..., Hub]) -> None:
     encoded: list[str] = []
 
@@ -266,6 +299,20 @@ async def test_what_comes_while_a_topic_is_opened_is_not_missed(hub: Hub, watche
     for stretch in append("t", 3):
         hub.receive(stretch)
     assert numbers(parse(await woken(reader))) == [2, 3]
+
+
+async def test_a_topic_is_joined_before_its_end_is_read(
+    hub: Hub, layer: Any, memory: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what is published in between would wait for a look."""
+    heads = memory.heads
+
+    def heads_of_joined(topics: Any) -> dict[str, Head]:
+        assert layer.groups.get(broker.group_name("t"))
+        return heads(topics)
+
+    monkeypatch.setattr(memory, "heads", heads_of_joined)
+    await hub.open(["t"])
 
 
 async def test_a_reader_that_gives_up_while_a_topic_is_opened_does_not_take_it_from_the_others(
@@ -339,6 +386,35 @@ async def test_a_tail_that_was_just_opened_is_kept_until_its_reader_attached(hub
     (tail,) = await hub.open(["a"])
     await hub._tidy()
     assert hub.tails == {"a": tail}
+
+
+async def test_a_tail_whose_reader_gave_up_before_it_attached_lingers_and_goes(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await hub.open(["a"])
+    monkeypatch.setattr(hub_module, "LINGER", -1.0)
+    await hub._tidy()
+    assert hub.tails == {}
+
+
+async def test_a_reader_that_comes_while_its_topic_is_left_gets_a_tail_that_stays(
+    hub: Hub, layer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.detach(await subscribe(hub, "a"))
+    readers: list[Subscription] = []
+    discard = layer.group_discard
+
+    async def slow_discard(group: str, channel: str) -> None:
+        readers.append(await subscribe(hub, "a"))
+        await discard(group, channel)
+
+    monkeypatch.setattr(layer, "group_discard", slow_discard)
+    monkeypatch.setattr(hub_module, "LINGER", -1.0)
+    await hub._tidy()
+    monkeypatch.undo()
+    for stretch in append("a", 1):
+        hub.receive(stretch)
+    assert numbers(parse(readers[0].take())) == [1]
 
 
 async def test_a_reader_that_comes_while_other_tails_are_closed_keeps_its_own(
@@ -613,7 +689,7 @@ async def test_leftovers_of_a_publisher_that_died_are_numbered_by_the_look_and_a
     with capture_events("t") as observed:
         await sync_to_async(publish_and_die)()
         assert numbers(parse(await woken(reader))) == [1, 2]
-    assert [event.seq for event in observed] == [1, 2]
+        await eventually(lambda: [event.seq for event in observed] == [1, 2], "observers were told, in a thread")
     await sync_to_async(connections.close_all)()
 
 
@@ -830,6 +906,40 @@ async def test_a_topic_that_could_not_be_joined_gets_what_is_fleeting_once_the_l
         assert numbers(parse(reader.fleeting)) == [1]
 
 
+async def test_after_the_layer_lost_its_members_what_is_fleeting_arrives_although_nothing_moved(
+    memory: History, broken_layer: BrokenLayer, settings: Any, caplog: pytest.LogCaptureFixture, hub: Hub
+) -> None:
+    reader = await subscribe(hub, "t")
+    broken_layer.break_down()
+    await eventually(lambda: "channel layer is away" in caplog.text, "the hub noticed")
+    broken_layer.come_back()
+
+    async def looked() -> bool:
+        await hub._look()
+        return bool(broken_layer.groups.get(broker.group_name("t")))
+
+    await eventually(looked, "the hub joined again, though nothing moved")
+    broker.send(fleeting("t", {"n": 1}))
+    await asyncio.wait_for(reader.wait(), LIMIT)
+    assert numbers(parse(reader.fleeting)) == [1]
+
+
+async def test_a_join_that_failed_alone_is_repeated_by_the_look(
+    hub: Hub, layer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub goes on receiving all the while, so nothing else tells it to join again."""
+
+    async def fails(group: str, channel: str) -> None:
+        raise ConnectionError("not now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(layer, "group_add", fails)
+        await subscribe(hub, "t")
+    assert not layer.groups.get(broker.group_name("t"))
+    await hub._look()
+    await eventually(lambda: layer.groups.get(broker.group_name("t")), "the hub joined, though nothing moved")
+
+
 async def test_a_message_that_is_not_ours_is_passed_over(
     hub: Hub, layer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -851,6 +961,157 @@ async def test_events_travel_over_the_layer(hub: Hub) -> None:
     while len(found) < 2:
         found += parse(await woken(reader))
     assert sorted((event.topic, event.json["n"]) for event in found) == [("a", 1), ("b", 2)]
+
+
+async def test_a_layer_that_fails_with_whatever_it_likes_is_away_and_asked_again_after_a_pause(
+    hub: Hub, layer: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = 0
+
+    async def fails(channel: str) -> Any:
+        nonlocal asked
+        asked += 1
+        raise ValueError("Redis URL must specify one of the following schemes")
+
+    monkeypatch.setattr(layer, "receive", fails)
+    monkeypatch.setattr(hub_module, "FIRST_PAUSE", 3600.0)
+    monkeypatch.setattr(hub_module, "LONGEST_PAUSE", 3600.0)
+    await subscribe(hub, "t")
+    await eventually(lambda: "channel layer is away" in caplog.text, "the hub noticed")
+    assert asked == 1
+    assert "not ours" not in caplog.text
+
+
+async def test_who_comes_back_while_the_hub_leaves_the_layer_is_joined_again(
+    hub: Hub, layer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.detach(await subscribe(hub, "a"))
+    discard = layer.group_discard
+
+    async def overtaken(group: str, channel: str) -> None:
+        await subscribe(hub, "a")
+        await discard(group, channel)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(layer, "group_discard", overtaken)
+        patch.setattr(hub_module, "LINGER", -1.0)
+        await hub._tidy()
+    assert not layer.groups.get(broker.group_name("a"))
+    await hub._look()
+    await eventually(lambda: layer.groups.get(broker.group_name("a")), "the hub joined again, though nothing moved")
+
+
+async def test_a_first_look_that_comes_late_sees_what_moved_since_the_topic_was_opened(
+    transactional_db: None, settings: Any, new_hub: Callable[..., Hub]
+) -> None:
+    settings.LIVEFEED_LOOK_INTERVAL = 3600.0
+
+    def seconds_pass(topic: str, seconds: int) -> None:
+        passed = timedelta(seconds=seconds)
+        StoredTopic.objects.filter(name=topic).update(moved_at=F("moved_at") - passed)
+
+    await sync_to_async(append)("a", 0)
+    await sync_to_async(seconds_pass)("a", 20)
+    hub = new_hub()
+    await subscribe(hub, "a")
+    await sync_to_async(append)("a", 1)  # the layer loses it
+    await sync_to_async(seconds_pass)("a", 6)
+    await sync_to_async(append)("b", 1)
+    await hub._look()
+    await settled(hub)
+    assert hub.tails["a"].head == 2
+    await sync_to_async(connections.close_all)()
+
+
+async def test_those_who_observe_what_a_look_numbered_may_ask_the_database(
+    transactional_db: None, settings: Any, new_hub: Callable[..., Hub]
+) -> None:
+    settings.LIVEFEED_LOOK_INTERVAL = 3600.0
+    hub = new_hub()
+    await subscribe(hub, "a")
+    await sync_to_async(get_history().record)([new_event("a", {"n": 1}, "message")])
+    seen: list[int] = []
+
+    def observe(**kwargs: Any) -> None:
+        seen.append(StoredTopic.objects.count())
+
+    event_published.connect(observe)
+    try:
+        await hub._look()
+        await hub._look()
+    finally:
+        event_published.disconnect(observe)
+    assert seen == [1]
+    await sync_to_async(connections.close_all)()
+
+
+async def test_a_repair_of_a_closed_tail_touches_nothing_and_stands_for_no_other(
+    hub: Hub, memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, began, may_return = memory.read, threading.Event(), threading.Event()
+
+    def slow_at_first(*args: Any) -> Page:
+        if not began.is_set():
+            began.set()
+            may_return.wait(LIMIT)
+        return read(*args)
+
+    reader = await subscribe(hub, "a")
+    old = hub.tails["a"]
+    append("a", 0)
+    monkeypatch.setattr(memory, "read", slow_at_first)
+    repairing = hub._spawn_repair(old)
+    await eventually(began.is_set, "the repair reads")
+    hub.detach(reader)
+    with monkeypatch.context() as patch:
+        patch.setattr(hub_module, "LINGER", -1.0)
+        await hub._tidy()
+    await subscribe(hub, "a")
+    append("a", 1)
+    await hub.repair(hub.tails["a"])
+    may_return.set()
+    await repairing
+    assert (hub.tails["a"].head, old.head) == (2, 0)
+    assert hub._budget.used == sum(frame.cost for frame in hub.tails["a"].after(hub.tails["a"].start))
+
+
+async def test_of_several_hubs_that_notice_a_restored_backup_one_renews_its_epoch(
+    new_hub: Callable[..., Hub], memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append("a", 1, 2, 3)
+    hubs = [new_hub() for _ in range(5)]
+    for hub in hubs:
+        await subscribe(hub, "a")
+    renewals: list[Any] = []
+    renew = memory.renew_epoch
+    monkeypatch.setattr(memory, "renew_epoch", lambda topics: renewals.append(topics) or renew(topics))
+    memory._topics["a"].events.pop()
+    for hub in hubs:
+        await hub._sweep()
+        await settled(hub)
+    assert renewals == [["a"]]
+    assert {hub.tails["a"].epoch for hub in hubs} == {memory.heads(["a"])["a"].epoch}
+
+
+async def test_a_history_that_is_away_is_nobody_s_surprise_where_several_topics_are_opened(
+    hub: Hub, watched: Watched, memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    surprises: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: surprises.append(context))
+    may_fail = threading.Event()
+
+    def away(topics: Any) -> Any:
+        may_fail.wait(LIMIT)
+        raise DatabaseError("away")
+
+    monkeypatch.setattr(memory, "heads", away)
+    opening = [asyncio.ensure_future(hub.open(["a"])), asyncio.ensure_future(hub.open(["a", "b"]))]
+    await eventually(lambda: len(hub._opening) == 2, "both are opened")
+    may_fail.set()
+    await asyncio.gather(*opening, return_exceptions=True)
+    await eventually(lambda: not hub._opening, "both have failed")
+    gc.collect()
+    assert surprises == []
 
 
 # -- threads and chores -----------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from livefeed.models import Lease, StoredEvent, StoredTopic
 from livefeed.registry import registry
 from livefeed.roster import Roster
 from livefeed.streams import EventStream, EventStreamResponse, place
-from livefeed.tail import Subscription
+from livefeed.tail import Subscription, Tail
 from livefeed.testing import EventStreamClient, open_stream
 from tests.reading import LIMIT, append, eventually, numbers, parse, pool_threads
 from tests.testapp.models import Article
@@ -428,6 +428,60 @@ async def test_a_slow_reader_whose_events_were_trimmed_meanwhile_is_told(
     (reset,) = parse(await anext(stream))
     assert (reset.type, reset.json["reason"]) == ("livefeed-reset", "trimmed")
     assert subscription.positions == [Position(hub.tails["t"].epoch, 10)]
+
+
+async def test_a_slow_reader_that_fell_further_behind_than_a_replay_may_be_is_told(hub: Hub, settings: Any) -> None:
+    settings.LIVEFEED_MAX_REPLAY = 5
+    stream, subscription = await open_by_hand(hub, "t")
+    await anext(stream)
+    for stretch in append("t", *range(10)):
+        hub.receive(stretch)
+    hub.tails["t"].forget_older_half()
+    (reset,) = parse(await anext(stream))
+    assert (reset.type, reset.json["reason"]) == ("livefeed-reset", "behind")
+    assert subscription.positions == [Position(hub.tails["t"].epoch, 10)]
+
+
+async def test_a_tail_is_not_closed_while_a_reader_finds_its_place(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    append("t", 1)
+    (tail,) = await hub.open(["t"])
+    ahead = parse_cursor(entry("t", Position(tail.epoch, 2)))
+
+    async def slow_repair(tail: Tail) -> None:
+        monkeypatch.setattr(hub_module, "LINGER", -1.0)
+        await hub._tidy()
+
+    monkeypatch.setattr(hub, "repair", slow_repair)
+    subscription, reasons = await place(hub, ["t"], ahead, garbage=False)
+    assert reasons == {0: "ahead"}
+    assert hub.tails == {"t": tail}
+    hub.detach(subscription)
+
+
+async def test_an_event_that_came_while_nothing_was_found_in_the_history_does_not_wait_for_the_next(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append("t", 1)
+    stream, subscription = await open_by_hand(hub, "t")
+    await anext(stream)
+    tail, position, page = hub.tails["t"], subscription.positions[0], hub.page
+
+    async def goes_back(tail: Tail) -> None:
+        tail.restart(position)
+
+    async def page_that_is_overtaken(*args: Any) -> Any:
+        found = await page(*args)
+        waken = asyncio.Event()
+        monkeypatch.setattr(hub._flusher, "_watch", lambda laps, began: waken.set())
+        for stretch in append("t", 2):
+            hub.receive(stretch)
+        await waken.wait()
+        return found
+
+    monkeypatch.setattr(hub, "repair", goes_back)
+    monkeypatch.setattr(hub, "page", page_that_is_overtaken)
+    tail.restart(Position("elsewh", 3))
+    assert numbers(parse(await asyncio.wait_for(anext(stream), LIMIT))) == [2]
 
 
 async def test_a_hole_in_the_history_is_told_to_who_comes_upon_it(roster: Roster) -> None:

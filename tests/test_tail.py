@@ -369,3 +369,17 @@ async def test_a_reader_that_gave_up_waiting_can_wait_again() -> None:
     assert not again.done()
     reader.wake()
     await asyncio.wait_for(again, 5)
+
+
+def test_chunks_that_are_kept_count_as_memory_like_frames() -> None:
+    budget = Budget(100_000)
+    tails = [Tail(f"t{number}", Position("epoch1", 0), budget) for number in range(5)]
+    for tail in tails:
+        for seq in range(1, 11):
+            tail.add("epoch1", Frame(seq, 0.0, b"x" * 1000, f"id{seq}"))
+    for tail in tails:
+        for seq in range(tail.start, tail.head):
+            Subscription([tail], [Position("epoch1", seq)]).take()
+            assert budget.used <= budget.limit
+            held = sum(frame.cost for each in tails for frame in each.after(each.start))
+            assert budget.used == held + sum(len(chunk) for each in tails for chunk, _ in each._chunks.values())

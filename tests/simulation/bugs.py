@@ -76,8 +76,8 @@ def tail_forgets_without_moving_its_start() -> list[Patch]:
 
     def forget(self: Tail, count: int) -> None:
         for _ in range(count):
-            self._budget.regain(self, self._frames.popleft())
-        self._chunks.clear()
+            self._budget.regain(self, self._frames.popleft().cost)
+        self._drop_chunks()
 
     return [(Tail, "_forget", forget)]
 
@@ -90,7 +90,7 @@ def chunk_is_not_made_anew() -> list[Patch]:
         self.epoch = epoch
         self._frames.append(frame)
         self._chunks = {seq: (chunk, self.head) for seq, (chunk, _) in self._chunks.items()}
-        self._budget.spend(self, frame)
+        self._budget.spend(self, frame.cost)
 
     return [(Tail, "add", add)]
 

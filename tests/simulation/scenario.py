@@ -143,8 +143,11 @@ class Scenario:
                 self.world.breaks(f"{reader} neither shows nor got {sorted(lacking)[:5]}")
             if phantoms := self.store.doomed & set(reader.got):
                 self.world.breaks(f"{reader} got {sorted(phantoms)[:5]}, which were rolled back")
+        self._check_memory()
         self._probe("an event in fair weather", BY_LOOK)  # the layer may have forgotten us; this look joins it again
         self._probe("a second event in fair weather", BY_LAYER)
+        for survivor in self._living():
+            self._probe(f"an event of {survivor.name}, which saw it all", BY_LAYER, survivor)
         if not self.on_redis:
             self.store.kills_next = True
             self._probe("an event whose publisher dies right after its commit", BY_TWO_LOOKS)
@@ -168,12 +171,25 @@ class Scenario:
                 if writer.process.alive and n not in numbered and not told:
                     self.world.breaks(f"{n} on {topic} was committed by {writer.process.name}, and nobody is told")
 
-    def _probe(self, what: str, limit: float) -> None:
+    def _check_memory(self) -> None:
+        """A tail has readers, or its days are counted; and the budget counts what tails hold."""
+        for server in self._living():
+            if server.roster is not None:
+                hub = server.roster.hub
+                held = sum(frame.cost for found in hub.tails.values() for frame in found.after(found.start))
+                held += sum(len(chunk) for found in hub.tails.values() for chunk, _ in found._chunks.values())
+                if held != hub._budget.used:
+                    self.world.breaks(f"{server.name} counts {hub._budget.used} bytes in its tails, and holds {held}")
+                for topic, found in hub.tails.items():
+                    if not found.readers and topic not in hub._idle:
+                        self.world.breaks(f"{server.name} keeps {topic} for ever, which nobody reads")
+
+    def _probe(self, what: str, limit: float, publisher: Process | None = None) -> None:
         """Publish on every topic: whoever is connected gets it within so many seconds."""
         self._expect(lambda: all(reader.connected for reader in self.readers), CALM, "every reader is connected")
         self.world.run(until=lambda: False, limit=3.0)
         probes = {topic: self.next_n() for topic in self.topics}
-        self._process("prober").start_thread(lambda: _publish_all(probes), "publish")
+        (publisher or self._process("prober")).start_thread(lambda: _publish_all(probes), "publish")
         waiting = [(reader, probes[topic]) for reader in self.readers for topic in reader.topics]
         self._expect(lambda: all(n in reader.got for reader, n in waiting), limit, f"{what} arrives within {limit} s")
 
