@@ -7,6 +7,8 @@ file that is printed when it stops: pytest shows it where the test failed and no
 from __future__ import annotations
 
 import os
+import random
+import re
 import signal
 import socket
 import subprocess
@@ -24,11 +26,21 @@ POLL_SECONDS = 0.05
 
 
 def free_port() -> int:
-    """Return a TCP port on the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port on the loopback address that nobody listens on, nor will until it is used.
+
+    Each worker of pytest-xdist has a range of its own, below those from which connections get theirs: two workers that
+    ask in the same moment would otherwise be given the same port now and then, and share a server.
+    """
+    worker = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or -1) + 1
+    lowest = 10_000 + worker % 11 * 2000
+    for port in random.sample(range(lowest, lowest + 2000), 2000):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError(f"No port from {lowest} to {lowest + 1999} is free.")
 
 
 def poll(condition: Callable[[], bool], *, limit: float, what: str) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
-from django.db.models import F
-from django.db.models.functions import Now
+from django.db.models import CharField, F, Value
+from django.db.models.functions import Cast, Concat, Now, TruncSecond
 from django.test import Client
 from django.urls import reverse
 
@@ -437,3 +437,14 @@ def test_topics_that_an_older_process_planned_to_keep_are_looked_at_again(
     assert newer.trim(hour) == 0
     monkeypatch.setattr(database_history, "MAKE_DUE_EVERY", 0.0)
     assert newer.trim(hour) == 3
+
+
+def test_a_topic_that_is_due_on_the_second_is_trimmed(database: DatabaseHistory) -> None:
+    append(database, "build", 4)
+    three = keep(0, 3)
+    database.trim(keep(0, 10))
+    StoredTopic.objects.update(trim_at=TruncSecond(Now()))
+    if connection.vendor == "sqlite":  # as its Now() writes a whole second
+        StoredTopic.objects.update(trim_at=Concat(Cast("trim_at", CharField()), Value(".000")))
+    database._retention = three
+    assert database.trim(three) == 1

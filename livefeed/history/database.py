@@ -200,9 +200,10 @@ class DatabaseHistory(History):
     def _due(self) -> Iterator[str]:
         """Yield the topics that are due by now; what becomes due meanwhile is for the next time, so that it ends."""
         if now := self._topics.filter(trim_at__lte=Now()).aggregate(Max("trim_at"))["trim_at__max"]:
-            due = self._topics.filter(trim_at__lte=now).order_by("trim_at", "pk").values_list("name", flat=True)
-            while names := list(due[:BATCH]):
-                yield from names
+            # On SQLite moments are text, and a whole second that was read and is sent back lacks its ".000".
+            due = self._topics.filter(trim_at__lt=now + timedelta(milliseconds=1)).order_by("trim_at", "pk")
+            while topics := list(due[:BATCH]):
+                yield from (topic.name for topic in topics)
 
     def _trim(self, topic: str, retention: Callable[[str], Retention]) -> int:
         """Remove a prefix, a range at a time, each with its floor in one short transaction.
