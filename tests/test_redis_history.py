@@ -20,7 +20,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import connections, transaction
 from django.template import Context, Template
-from django.test import RequestFactory
+from django.test import RequestFactory, override_settings
 from news.models import Article as NewsArticle
 from redis import Redis
 
@@ -59,10 +59,10 @@ def seqs(history: History, topic: str) -> list[int | None]:
 
 
 def new_history(url: str, settings: Any, prefix: str = "") -> RedisHistory:
-    """Return a history of a site of its own."""
-    settings.LIVEFEED_REDIS = url
+    """Return a history of a site of its own, beside the one that the settings name."""
     settings.LIVEFEED_PREFIX = prefix or f"site-{next(SERIAL)}"
-    return RedisHistory()
+    with override_settings(LIVEFEED_REDIS=url):
+        return RedisHistory()
 
 
 class KeepingRedis(RedisServer):
