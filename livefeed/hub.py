@@ -305,11 +305,11 @@ class Hub:
         return self._joining[topic]
 
     async def _join(self, topic: str) -> None:
-        self._unjoined[topic] = None
         try:
             async with asyncio.timeout(JOIN_SECONDS):
                 await self._inbox.join(topic)
         except Exception as error:
+            self._unjoined[topic] = None
             if not self._layer_is_away:
                 logger.warning("Joining %s failed (%r); readers are served from the history.", topic, error)
             self._layer_is_away = True
