@@ -18,7 +18,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 
-from .access import Viewer, may_read, viewer_of
+from .access import may_read
 from .cursors import entry, join
 from .events import encode
 from .exceptions import FeedError, HistoryUnavailable, InvalidTopic
@@ -27,6 +27,7 @@ from .history import cursor
 from .registry import registry
 from .resuming import NOWHERE
 from .topics import is_signed, sign_topic, validate_topic
+from .viewers import Viewer, viewer_of
 
 logger = logging.getLogger("livefeed.html")
 

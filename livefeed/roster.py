@@ -12,7 +12,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from .access import Grant, Viewer, revoked
+from .access import Grant, revoked
 from .chores import repeat
 from .conf import settings
 from .cursors import Cursor
@@ -23,6 +23,7 @@ from .leases import LeaseRequest, get_leases
 from .registry import registry
 from .sse import frame
 from .streams import EventStream, opening_blocks, place
+from .viewers import Viewer
 
 logger = logging.getLogger("livefeed.streams")
 

@@ -21,13 +21,13 @@ from django.db import connections
 from django.http import StreamingHttpResponse
 
 from . import sse
-from .access import Viewer
 from .conf import settings
 from .cursors import Cursor
 from .history import Head, position_of
 from .hub import Hub
 from .resuming import GARBAGE, NOWHERE, best, lost, missed, too_far
 from .tail import CHUNK_BYTES, Frame, Subscription, Tail
+from .viewers import Viewer
 
 logger = logging.getLogger("livefeed.streams")
 

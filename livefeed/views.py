@@ -21,7 +21,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 
 from . import html, sse
-from .access import Grant, Viewer, grant, viewer_of
+from .access import Grant, grant
 from .conf import settings
 from .cursors import Cursor, parse_cursor
 from .exceptions import FeedError, HistoryUnavailable, InvalidCursor, InvalidTopic, LimitReached
@@ -29,6 +29,7 @@ from .pages import history_page
 from .roster import get_roster
 from .streams import HEADERS, REFUSED_RETRY, EventStreamResponse, own_block
 from .topics import plain_name, validate_topic
+from .viewers import Viewer, viewer_of
 
 METHODS = "GET, HEAD, OPTIONS"
 _CLIENT = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -19,10 +19,11 @@ from django.test import Client, RequestFactory
 from django.utils import timezone
 
 from livefeed import LiveFeed, apublish
-from livefeed.access import Viewer, address_of, grant, may_read, revoked, viewer_of
+from livefeed.access import grant, may_read, revoked
 from livefeed.roster import Roster
 from livefeed.testing import EventStreamClient, open_stream
 from livefeed.topics import sign_topic, signature_holds
+from livefeed.viewers import Viewer, address_of, viewer_of
 
 pytest_plugins = ["tests.reading_fixtures"]
 

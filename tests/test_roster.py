@@ -15,13 +15,13 @@ from django.db import DatabaseError, connections
 from django.utils import timezone
 
 from livefeed import apublish, publish
-from livefeed.access import Viewer
 from livefeed.events import new_event
 from livefeed.history import get_history
 from livefeed.leases import get_leases
 from livefeed.models import Lease
 from livefeed.roster import Roster, encode, get_roster, rosters
 from livefeed.testing import open_stream
+from livefeed.viewers import Viewer
 from tests.reading import LIMIT, eventually, numbers, pool_threads
 
 pytest_plugins = ["tests.reading_fixtures"]

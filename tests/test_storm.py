@@ -17,7 +17,6 @@ import pytest
 
 from livefeed import broker
 from livefeed import hub as hub_module
-from livefeed.access import Viewer
 from livefeed.announcing import announce
 from livefeed.cursors import Cursor, Position, entry, join, parse_cursor
 from livefeed.events import new_event
@@ -25,6 +24,7 @@ from livefeed.history import History, Page, get_history
 from livefeed.hub import Hub
 from livefeed.pool import THREADS
 from livefeed.streams import EventStream, place
+from livefeed.viewers import Viewer
 from tests.reading import LIMIT, append, eventually
 
 pytest_plugins = ["tests.reading_fixtures"]

@@ -18,7 +18,6 @@ from django.db.backends.signals import connection_created
 
 from livefeed import apublish
 from livefeed import hub as hub_module
-from livefeed.access import Viewer
 from livefeed.cursors import NONE_YET, Position, entry, parse_cursor
 from livefeed.history import History, acursor, get_history
 from livefeed.hub import Hub
@@ -28,6 +27,7 @@ from livefeed.roster import Roster
 from livefeed.streams import EventStream, EventStreamResponse, place
 from livefeed.tail import Subscription, Tail
 from livefeed.testing import EventStreamClient, open_stream
+from livefeed.viewers import Viewer
 from tests.reading import LIMIT, append, eventually, numbers, parse, pool_threads
 from tests.testapp.models import Article
 

@@ -12,7 +12,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from .. import html
-from ..access import viewer_of
+from ..viewers import viewer_of
 
 register = template.Library()
 

@@ -7,9 +7,10 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Protocol
 
-from livefeed.access import Grant, Viewer
+from livefeed.access import Grant
 from livefeed.cursors import Cursor, parse_cursor
 from livefeed.exceptions import InvalidCursor, LimitReached
+from livefeed.viewers import Viewer
 
 if TYPE_CHECKING:
     from .world import Process, World
