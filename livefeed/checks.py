@@ -20,6 +20,7 @@ from .conf import MOST, MOST_SECONDS, Settings, settings
 from .feeds import LiveFeed
 from .history import get_history
 from .leases import get_leases
+from .origins import origin_problem
 from .registry import registry
 from .values import resolves
 
@@ -152,6 +153,13 @@ def _check_backends() -> Iterator[CheckMessage]:
             hint='Use 1 to 40 letters, digits, "-" and "_".',
             id="livefeed.E013",
         )
+    for origin in settings.ALLOWED_ORIGINS:
+        if problem := origin_problem(origin):
+            yield Error(
+                f"LIVEFEED_ALLOWED_ORIGINS: {problem}",
+                hint="Each origin is compared as it is; there are no patterns.",
+                id="livefeed.E019",
+            )
     redis = list(_check_redis())
     yield from redis
     try:

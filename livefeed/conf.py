@@ -39,6 +39,9 @@ class Setting(Generic[T]):
     def error(self) -> str | None:
         """Say what is wrong with the configured value, or None."""
         value: Any = getattr(django_settings, self.name, self.default)
+        if isinstance(self.default, list):
+            usable = isinstance(value, (list, tuple)) and all(isinstance(part, str) for part in value)
+            return None if usable else f"{self.name} is {value!r}; it must be a list of str."
         wanted: tuple[type, ...] = (int, float) if isinstance(self.default, float) else (type(self.default),)
         usable = isinstance(value, wanted) and not isinstance(value, bool)
         if not usable:
@@ -90,10 +93,21 @@ class Settings:
     #: Seconds on SIGTERM for saying goodbye to open streams. Default 3; 0 leaves signals alone.
     DRAIN_SECONDS = Setting(3.0, minimum=0)
 
-    #: Streams per user over all processes (anonymous: per session, else per address). Default 10; 0: no limit.
+    #: Origins whose pages may read streams with their user's cookies, as "https://app.example.com". Default: only ours.
+    ALLOWED_ORIGINS = Setting[list[str]]([])
+    #: Streams per user over all processes. Default 10; 0: no limit.
     MAX_CONNECTIONS_PER_USER = Setting(10, minimum=0)
+    #: Streams per session over all processes, signed in or not. Default 10; 0: no limit.
+    MAX_CONNECTIONS_PER_SESSION = Setting(10, minimum=0)
+    #: Streams of those who are not signed in, per address over all processes. Default 100; 0: no limit.
+    MAX_CONNECTIONS_PER_ADDRESS = Setting(100, minimum=0)
+    #: Streams per topic over all processes. Default 0: no limit.
+    MAX_CONNECTIONS_PER_TOPIC = Setting(0, minimum=0)
     #: Streams per process. Default 10,000; 0: no limit.
     MAX_CONNECTIONS = Setting(10_000, minimum=0)
+    #: Requests per minute of one user in each process; of those not signed in, ten times as many per address. Default
+    #: 120; 0: no limit.
+    CONNECTS_PER_MINUTE = Setting(120, minimum=0)
     #: Seconds that the lease of a killed process still counts. Default 60.
     LEASE_SECONDS = Setting(60.0, minimum=3)
     #: Proxies of yours that append to X-Forwarded-For. Default 0: the peer's address is the client's.

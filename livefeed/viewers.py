@@ -35,10 +35,25 @@ class Viewer:
     @property
     def holder(self) -> str:
         """Whose limit a connection counts against: the user's, else the session's, else the address's."""
-        if self.user is not None and self.user.is_authenticated:
+        if self.is_signed_in:
             return f"user:{self.user.pk}"
         if self.session_key:
-            return f"session:{hashed('session', self.session_key)}"
+            return f"session:{self.session_digest}"
+        return self.address_holder
+
+    @property
+    def is_signed_in(self) -> bool:
+        """Whether this is a user of the site, and not just anybody."""
+        return self.user is not None and bool(self.user.is_authenticated)
+
+    @property
+    def session_digest(self) -> str:
+        """What stands for the session wherever its key must not be, or ""."""
+        return hashed("session", self.session_key) if self.session_key else ""
+
+    @property
+    def address_holder(self) -> str:
+        """Whose limit a connection of this address counts against, for those who are not signed in."""
         return f"address:{hashed('address', self.address)}"
 
 

@@ -14,13 +14,14 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth.decorators import login_not_required
+from django.core.exceptions import SuspiciousOperation
 from django.core.handlers.asgi import ASGIRequest
 from django.db import Error as DatabaseError
 from django.db import connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 
-from . import html, sse
+from . import html, origins, rates, sse
 from .access import Grant, grant
 from .conf import settings
 from .cursors import Cursor, parse_cursor
@@ -32,6 +33,8 @@ from .topics import plain_name, validate_topic
 from .viewers import Viewer, viewer_of
 
 METHODS = "GET, HEAD, OPTIONS"
+#: Bytes of a query: as many signed names as are allowed and a cursor of them all fit, with room.
+MAX_QUERY = 32 * 1024
 _CLIENT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -53,29 +56,42 @@ class Problem(Exception):
 @login_not_required
 async def stream(request: HttpRequest) -> HttpResponseBase:
     """Answer ``GET ?topic=…&topic=…`` with a stream, a page of history (JSON), or a snapshot (HTML)."""
-    if request.method == "OPTIONS":
-        return HttpResponse(headers={"Allow": METHODS})
     try:
-        return await _answer(request)
+        response = await _respond(request)
     except Problem as problem:
-        return problem.response()
-    except (DatabaseError, HistoryUnavailable):
-        return _limited(request, LimitReached("unavailable", 0))
+        response = problem.response()
+    except SuspiciousOperation as error:  # thousands of parameters, a Host that is not ours
+        response = Problem(HTTPStatus.BAD_REQUEST, str(error)).response()
+    for name, value in origins.headers(request).items():
+        response.headers[name] = value
+    return response
 
 
 # ATOMIC_REQUESTS would refuse an async view, and hold a transaction as long as the stream lasts.
 stream._non_atomic_requests = set(connections)  # type: ignore[attr-defined]
 
 
-async def _answer(request: HttpRequest) -> HttpResponseBase:
+async def _respond(request: HttpRequest) -> HttpResponseBase:
+    if request.method == "OPTIONS":
+        return HttpResponse(headers={"Allow": METHODS})
     if request.method not in {"GET", "HEAD"}:
         raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, f"Use one of {METHODS}.", Allow=METHODS)
+    if origins.is_foreign(request):
+        raise Problem(
+            HTTPStatus.FORBIDDEN,
+            "A page of another origin may not read this. LIVEFEED_ALLOWED_ORIGINS names those that may.",
+        )
     answer = _answer_for(request)
     names = _asked_topics(request)
-    viewer, granted = await sync_to_async(_admit)(request, names)
-    if not granted.names:
-        raise _refusal(request, viewer)
-    return await answer(request, viewer, granted)
+    try:
+        viewer, granted = await sync_to_async(_admit)(request, names)
+        if not granted.names:
+            raise _refusal(request, viewer)
+        return await answer(request, viewer, granted)
+    except LimitReached as limit:
+        return _limited(request, limit)
+    except (DatabaseError, HistoryUnavailable):
+        return _limited(request, LimitReached("unavailable", 0))
 
 
 Answer = Callable[[HttpRequest, Viewer, Grant], Coroutine[Any, Any, HttpResponseBase]]
@@ -97,6 +113,8 @@ def _answer_for(request: HttpRequest) -> Answer:
 
 
 def _asked_topics(request: HttpRequest) -> list[str]:
+    if len(request.META.get("QUERY_STRING", "")) > MAX_QUERY:
+        raise Problem(HTTPStatus.REQUEST_URI_TOO_LONG, f"The query is longer than {MAX_QUERY} bytes.")
     names = request.GET.getlist("topic")
     if not names:
         raise Problem(HTTPStatus.BAD_REQUEST, "Name at least one topic: ?topic=news.article")
@@ -112,6 +130,7 @@ def _asked_topics(request: HttpRequest) -> list[str]:
 
 def _admit(request: HttpRequest, names: list[str]) -> tuple[Viewer, Grant]:
     viewer = viewer_of(request)
+    rates.take(viewer)
     return viewer, grant(viewer, names)
 
 
@@ -138,11 +157,7 @@ async def _stream(request: HttpRequest, viewer: Viewer, granted: Grant) -> HttpR
     if client and not _CLIENT.fullmatch(client):
         raise Problem(HTTPStatus.BAD_REQUEST, 'client is 1 to 64 letters, digits, "-" and "_".')
     cursor, garbage = _stream_cursor(request)
-    try:
-        body = await get_roster().open(viewer, client, granted, cursor, garbage=garbage)
-    except LimitReached as limit:
-        return _limited(request, limit)
-    return EventStreamResponse(body)
+    return EventStreamResponse(await get_roster().open(viewer, client, granted, cursor, garbage=garbage))
 
 
 def _cursor_text(request: HttpRequest) -> str:
@@ -167,7 +182,7 @@ def _limited(request: HttpRequest, limit: LimitReached) -> HttpResponse:
         data = {"reason": limit.reason, "limit": limit.limit, "retry": retry}
         body = sse.retry(retry) + own_block("refused", data)
         return HttpResponse(body, content_type=sse.CONTENT_TYPE, headers=HEADERS)
-    status = HTTPStatus.TOO_MANY_REQUESTS if limit.reason == "limit" else HTTPStatus.SERVICE_UNAVAILABLE
+    status = HTTPStatus.TOO_MANY_REQUESTS if limit.reason in {"limit", "rate"} else HTTPStatus.SERVICE_UNAVAILABLE
     return Problem(status, f"{limit}. Come back later.", Retry_After=str(retry // 1000)).response()
 
 

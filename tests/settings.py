@@ -75,3 +75,6 @@ else:
     DATABASES = {"default": _sqlite("default"), "other": _sqlite("other")}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 DATABASE_ROUTERS = ["tests.testapp.routers.OtherRouter"]
+
+# The tests are one client that comes very often.
+LIVEFEED_CONNECTS_PER_MINUTE = 0

@@ -29,10 +29,10 @@ WRITING = """
     < livefeed
 """
 READING = """
-    trimming < pool < chores < tail < flushing < resuming < hub < viewers < access < streams < roster < pages < html
-    < views < urls < daphne < asgi < checks < admin < testing.capturing < testing.streams < testing.threads
-    < testing.histories < testing < templatetags < templatetags.livefeed < management < management.commands
-    < management.commands.livefeed_new_epoch < management.commands.livefeed_prune
+    trimming < pool < chores < tail < flushing < resuming < hub < viewers < rates < origins < access < streams
+    < roster < pages < html < views < urls < daphne < asgi < checks < admin < testing.capturing < testing.streams
+    < testing.threads < testing.histories < testing < templatetags < templatetags.livefeed < management
+    < management.commands < management.commands.livefeed_new_epoch < management.commands.livefeed_prune
     < migrations < migrations.0001_initial < apps
 """
 LEFT = [name.strip() for name in WRITING.split("<")]

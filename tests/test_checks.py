@@ -240,8 +240,13 @@ WRONG: dict[str, list[Any]] = {
     "MAX_TOPICS": [0, 1.5, True],
     "MAX_REPLAY": [-1, 1.5],
     "DRAIN_SECONDS": [-1],
+    "ALLOWED_ORIGINS": ["https://app.example.com", None, [7]],
     "MAX_CONNECTIONS_PER_USER": [-1, None],
+    "MAX_CONNECTIONS_PER_SESSION": [-1, "10"],
+    "MAX_CONNECTIONS_PER_ADDRESS": [-1, 1.5],
+    "MAX_CONNECTIONS_PER_TOPIC": [-1, True],
     "MAX_CONNECTIONS": [-1],
+    "CONNECTS_PER_MINUTE": [-1, 0.5],
     "LEASE_SECONDS": [0, 2.9],
     "TRUSTED_PROXIES": [-1, "1"],
     "RECHECK_INTERVAL": [0, 0.5],
@@ -266,6 +271,14 @@ def test_the_default_of_each_setting_is_in_order(settings: Any, name: str) -> No
     (declared,) = [setting for setting in Settings.declared() if setting.name == name]
     setattr(settings, name, declared.default)
     assert ids() == ["livefeed.W030"]
+
+
+@pytest.mark.parametrize("origin", ["app.example.com", "https://app.example.com/", "https://*.example.com", "*"])
+def test_e019_an_origin_that_no_browser_sends(settings: Any, origin: str) -> None:
+    settings.LIVEFEED_ALLOWED_ORIGINS = ["https://ok.example.com", origin]
+    message = about("E019")
+    assert repr(origin) in message.msg
+    assert "https://app.example.com" in message.msg
 
 
 def test_whole_numbers_are_seconds_too(settings: Any) -> None:

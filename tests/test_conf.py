@@ -28,8 +28,13 @@ DEFAULTS = {
     "SEND_TIMEOUT": 60,
     "MAX_TOPICS": 50,
     "DRAIN_SECONDS": 3,
+    "ALLOWED_ORIGINS": [],
     "MAX_CONNECTIONS_PER_USER": 10,
+    "MAX_CONNECTIONS_PER_SESSION": 10,
+    "MAX_CONNECTIONS_PER_ADDRESS": 100,
+    "MAX_CONNECTIONS_PER_TOPIC": 0,
     "MAX_CONNECTIONS": 10_000,
+    "CONNECTS_PER_MINUTE": 120,
     "LEASE_SECONDS": 60,
     "TRUSTED_PROXIES": 0,
     "RECHECK_INTERVAL": 30,
@@ -38,7 +43,9 @@ DEFAULTS = {
 
 
 @pytest.mark.parametrize(("name", "default"), DEFAULTS.items())
-def test_each_setting_has_its_default(name: str, default: object) -> None:
+def test_each_setting_has_its_default(settings: Any, name: str, default: object) -> None:
+    if hasattr(settings, f"LIVEFEED_{name}"):  # the tests' own settings have it
+        delattr(settings, f"LIVEFEED_{name}")
     assert getattr(livefeed_settings, name) == default
 
 
@@ -73,6 +80,11 @@ def test_the_class_gives_the_setting_itself() -> None:
         (1, False, None, False),
         ("a", "", None, True),
         ("a", None, None, False),
+        ([], ["a"], None, True),
+        ([], ("a", "b"), None, True),
+        ([], "a", None, False),
+        ([], ["a", 7], None, False),
+        ([], None, None, False),
     ],
 )
 def test_values_are_judged_by_the_type_of_the_default_and_the_minimum(

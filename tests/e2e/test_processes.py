@@ -21,7 +21,11 @@ TOPIC = "blog.entry"
 #: Streams that are opened at most until each of two processes has one: who accepts a connection is the kernel's choice.
 MANY = 60
 LIMIT = 60.0
-SETTINGS = {"LIVEFEED_MAX_CONNECTIONS_PER_USER": 0}
+SETTINGS = {
+    "LIVEFEED_MAX_CONNECTIONS_PER_USER": 0,
+    "LIVEFEED_MAX_CONNECTIONS_PER_ADDRESS": 0,
+    "LIVEFEED_CONNECTS_PER_MINUTE": 0,
+}
 
 
 def told(reader: EventStream) -> list[int]:
