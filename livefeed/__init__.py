@@ -9,6 +9,7 @@ from .history import acursor, cursor
 from .livemodel import LiveModel
 from .publishing import apublish, publish
 from .registry import register
+from .revoking import adisconnect, arecheck, disconnect, recheck
 from .signals import event_published, live_event
 
 __version__ = "0.1.0"
@@ -18,10 +19,14 @@ __all__ = [
     "LiveFeed",
     "LiveModel",
     "acursor",
+    "adisconnect",
     "apublish",
+    "arecheck",
     "cursor",
+    "disconnect",
     "event_published",
     "live_event",
     "publish",
+    "recheck",
     "register",
 ]

@@ -8,15 +8,29 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from asgiref.sync import async_to_sync
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DatabaseError
+from django.http import HttpRequest
 
+from .exceptions import FeedError
+from .feeds import LiveFeed
 from .registry import registry
-from .topics import is_signed, plain_name, signature_holds
-from .viewers import Viewer, today
+from .topics import is_signed, plain_name, sign_topic, signature_holds
+from .viewers import Viewer, today, viewer_of
 
 logger = logging.getLogger("livefeed.access")
+
+
+class Question(NamedTuple):
+    """Whether a viewer may read a topic, asked for under a name that may be signed."""
+
+    viewer: Viewer
+    topic: str
+    name: str
 
 
 class Grant(NamedTuple):
@@ -28,59 +42,116 @@ class Grant(NamedTuple):
 
 def grant(viewer: Viewer, names: Iterable[str]) -> Grant:
     """Decide on each name: a feed's rule is always asked; a topic that no feed owns needs the viewer's signature."""
+    questions = [Question(viewer, plain_name(name), name) for name in names]
     granted: dict[str, str] = {}
     refused: list[str] = []
-    for name in names:
-        topic = plain_name(name)
-        if topic in granted:
-            continue
-        if _opened(viewer, topic, name):
-            granted[topic] = name
-        else:
-            refused.append(name)
-    return Grant(granted, refused)
-
-
-def _opened(viewer: Viewer, topic: str, name: str) -> bool:
-    if registry.owner(topic) is not None:
-        return may_read(viewer.user, topic)
-    return is_signed(name) and signature_holds(name, viewer.key)
+    for question, opened in zip(questions, _answers(questions), strict=True):
+        if opened:
+            granted.setdefault(question.topic, question.name)
+        elif question.name not in refused:
+            refused.append(question.name)
+    return Grant(granted, [name for name in refused if plain_name(name) not in granted])
 
 
 def may_read(user: Any, topic: str) -> bool:
     """Ask the rule of the feed that owns a topic. A rule that fails opens nothing."""
     feed = registry.owner(topic)
-    if feed is None:
-        return False
+    return feed is not None and _ask(feed, [(user, topic)])[0]
+
+
+def rechecked(streams: Sequence[tuple[Viewer, dict[str, str]]]) -> list[Viewer | None]:
+    """Return the viewer of each stream (who, and which names) as they are now; None where a right was lost.
+
+    Each viewer is looked up once and each of their rules asked once, however many streams they have.
+    """
+    known = {_identity(viewer): viewer for viewer, _ in streams}
+    now = dict(zip(known, today(list(known.values())), strict=True))
+    present = [now[_identity(viewer)] for viewer, _ in streams]
+    asked = [
+        [Question(viewer, topic, name) for topic, name in names.items()] if viewer is not None else []
+        for viewer, (_, names) in zip(present, streams, strict=True)
+    ]
+    answers = iter(_answers([question for questions in asked for question in questions]))
+    kept = [all(list(islice(answers, len(questions)))) for questions in asked]
+    return [viewer if keeps else None for viewer, keeps in zip(present, kept, strict=True)]
+
+
+def _identity(viewer: Viewer) -> Any:
+    return viewer.key, viewer.session_key
+
+
+def _answers(questions: Sequence[Question]) -> list[bool]:
+    """Answer questions in their order, each different one once."""
+    rules: dict[str, dict[tuple[str, str], tuple[Any, str]]] = {}
+    for viewer, topic, _ in questions:
+        if feed := registry.owner(topic):
+            rules.setdefault(feed.name, {})[viewer.key, topic] = (viewer.user, topic)
+    opened: dict[tuple[str, str], bool] = {}
+    for asked in rules.values():
+        feed = registry.owner(next(iter(asked))[1])
+        assert feed is not None
+        opened.update(zip(asked, _ask(feed, list(asked.values())), strict=True))
+    return [_answer(question, opened) for question in questions]
+
+
+def _answer(question: Question, opened: dict[tuple[str, str], bool]) -> bool:
+    viewer, topic, name = question
+    if registry.owner(topic) is not None:
+        return opened[viewer.key, topic]
+    return is_signed(name) and signature_holds(name, viewer.key)
+
+
+def _ask(feed: LiveFeed, asked: Sequence[tuple[Any, str]]) -> list[bool]:
+    """Ask a feed's rule about users and topics: all at once if it has a way to, so that one failure is everybody's."""
+    if not feed.overrides("get_view_permissions"):
+        return [_ask_one(feed, user, topic) for user, topic in asked]
     try:
-        answer = feed.has_view_permission(user, topic)
-        if inspect.isawaitable(answer):
-            answer = async_to_sync(_awaited)(answer)
+        answers = _resolved(feed.get_view_permissions(asked))
+        if len(answers) != len(asked):
+            raise FeedError(f"get_view_permissions() gave {len(answers)} answers to {len(asked)} questions.")
+    except DatabaseError:
+        raise  # nobody knows; the client is asked to come back, and an open stream is looked at again
+    except Exception:
+        logger.exception("%s.get_view_permissions failed; all it was asked for is refused.", type(feed).__name__)
+        return [False] * len(asked)
+    return [bool(answer) for answer in answers]
+
+
+def _ask_one(feed: LiveFeed, user: Any, topic: str) -> bool:
+    try:
+        return bool(_resolved(feed.has_view_permission(user, topic)))
+    except DatabaseError:
+        raise
     except Exception:
         logger.exception("%s.has_view_permission failed for %s; it is refused.", type(feed).__name__, topic)
         return False
-    return bool(answer)
+
+
+def _resolved(answer: Any) -> Any:
+    return async_to_sync(_awaited)(answer) if inspect.isawaitable(answer) else answer
 
 
 async def _awaited(answer: Any) -> Any:
     return await answer
 
 
-def revoked(streams: Sequence[tuple[Viewer, dict[str, str]]]) -> list[int]:
-    """Return which of these streams (who, and which names) lost a right that they were opened with, by index."""
-    known = {(viewer.key, viewer.session_key): viewer for viewer, _ in streams}
-    now = dict(zip(known, today(list(known.values())), strict=True))
-    rules: dict[tuple[str, str], bool] = {}
-    lost = []
-    for index, (viewer, names) in enumerate(streams):
-        who = now[viewer.key, viewer.session_key]
-        if who is None or not all(_still_opened(who, topic, name, rules) for topic, name in names.items()):
-            lost.append(index)
-    return lost
+def signed_name(request: HttpRequest, topic: str) -> str:
+    """Return a topic's name, signed for whoever sent this request: with it they, and nobody else, may read the topic.
 
+    It is how a view opens a topic that no feed owns. For somebody who is not signed in the name holds for their
+    session, which is begun where there is none. It is good for ``LIVEFEED_SIGNATURE_SECONDS``.
 
-def _still_opened(viewer: Viewer, topic: str, name: str, rules: dict[tuple[str, str], bool]) -> bool:
-    rule = (viewer.key, name if registry.owner(topic) is None else topic)
-    if rule not in rules:
-        rules[rule] = _opened(viewer, topic, name)
-    return rules[rule]
+    Raises :exc:`~livefeed.exceptions.InvalidTopic`, and ImproperlyConfigured on a site without sessions, where a name
+    for somebody who is not signed in would be everybody's.
+    """
+    viewer = viewer_of(request)
+    if not viewer.is_signed_in and not viewer.session_key:
+        session: Any = getattr(request, "session", None)
+        if session is None:
+            raise ImproperlyConfigured(
+                "A topic's name is signed for a user or a session, and this request has neither. Add "
+                "django.contrib.sessions.middleware.SessionMiddleware to MIDDLEWARE."
+            )
+        session.create()
+        viewer = viewer_of(request)
+    return sign_topic(topic, viewer.key)

@@ -14,5 +14,7 @@ class LivefeedConfig(AppConfig):
     def ready(self) -> None:
         from . import checks  # noqa: F401 - registers them; needs the apps to be there
         from .registry import autodiscover
+        from .revoking import connect
 
         autodiscover()
+        connect()

@@ -1,11 +1,13 @@
 """The one place that talks to the Channels layer.
 
-Its messages carry events for speed and prove nothing: they may be lost, late, doubled or out of order, and the history
-repairs that. So nothing here is waited for by a writer, and no failure here reaches one.
+Its messages carry events and revocations for speed and prove nothing: they may be lost, late, doubled or out of order;
+the history repairs that, and regular looks at leases and rights. So nothing here is waited for by a writer, and no
+failure here reaches one.
 
-Sending: :func:`send` may be called in any thread. It hands the events to the *outbox* of the loop that serves streams
-in this process, else to a background loop that keeps its connections: several times cheaper than starting a loop, and
-connecting, for each call. Receiving: a hub's :class:`Inbox` is one channel, member of a group per topic.
+Sending: :func:`send` and :func:`tell` may be called in any thread. They hand over to the *outbox* of the loop that
+serves streams in this process, else to a background loop that keeps its connections: several times cheaper than
+starting a loop, and connecting, for each call. Receiving: a hub's :class:`Inbox` is one channel, member of a group per
+topic, and of one more for revocations.
 """
 
 from __future__ import annotations
@@ -18,14 +20,16 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
 from channels.layers import InMemoryChannelLayer, channel_layers
 
+from . import revocations
 from .conf import settings
 from .events import Stretch, pack, unpack
+from .revocations import EVERYBODY, Revocation
 
 logger = logging.getLogger("livefeed.broker")
 
@@ -33,6 +37,10 @@ logger = logging.getLogger("livefeed.broker")
 MESSAGE_EVENTS = 100
 #: Events that wait in an outbox, and bytes of their data; beyond that readers are served from the history.
 OUTBOX_EVENTS, OUTBOX_BYTES = 10_000, 32 * 1024 * 1024
+#: Revocations that wait in an outbox; in place of more, everybody is looked at again.
+OUTBOX_REVOCATIONS = 1000
+#: What stands for a topic where revocations are told: no topic begins with a colon.
+REVOCATIONS = ":revocations"
 #: Seconds that one message may take: a layer that hangs is away.
 SEND_SECONDS = 5.0
 #: Seconds that a process which ends (a command, a worker) gives its last messages.
@@ -58,11 +66,12 @@ def group_name(topic: str) -> str:
 
 
 class Outbox:
-    """The events that wait to be sent from one event loop, in order."""
+    """The events and revocations that wait to be sent from one event loop, in order."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting: deque[Stretch] = deque()
+        self._revocations: list[Revocation] = []
         self._events = 0
         self._bytes = 0
         self._sending: asyncio.Task[None] | None = None
@@ -79,26 +88,41 @@ class Outbox:
             self._complain("the outbox is full")
             return
         self._waiting.append(stretch)
+        self._start()
+
+    def tell(self, revocation: Revocation) -> None:
+        """Take a revocation from any thread. Raises RuntimeError where the loop is closed."""
+        self._loop.call_soon_threadsafe(self._tell, revocation)
+
+    def _tell(self, revocation: Revocation) -> None:
+        if len(self._revocations) == OUTBOX_REVOCATIONS:
+            self._revocations = [EVERYBODY]  # who was to be disconnected is, when leases are prolonged
+        self._revocations.append(revocation)
+        self._start()
+
+    def _start(self) -> None:
         if self._sending is None or self._sending.done():
             self._sending = self._loop.create_task(self._send_all())
 
     async def _send_all(self) -> None:
-        while self._waiting:
+        while self._waiting or self._revocations:
+            if self._revocations:
+                told, self._revocations = list(dict.fromkeys(self._revocations)), []
+                await self._send(REVOCATIONS, {"type": "livefeed.revocations", "body": revocations.pack(told)})
             waiting = list(self._waiting)
             self._waiting.clear()
             for stretch in _messages(waiting):
-                await self._send(stretch)
+                await self._send(stretch.topic, {"type": "livefeed.events", "body": pack(stretch)})
                 self._count(stretch, -1)
 
     def _count(self, stretch: Stretch, sign: int) -> None:
         self._events += sign * len(stretch.events)
         self._bytes += sign * sum(event.size for event in stretch.events)
 
-    async def _send(self, stretch: Stretch) -> None:
+    async def _send(self, topic: str, message: dict[str, Any]) -> None:
         try:
-            message = {"type": "livefeed.events", "body": pack(stretch)}
             async with asyncio.timeout(SEND_SECONDS):
-                await channel_layer().group_send(group_name(stretch.topic), message)
+                await channel_layer().group_send(group_name(topic), message)
         except Exception as error:
             self._complain(repr(error))
         else:
@@ -137,14 +161,15 @@ class _Outboxes:
     def serve(self, loop: asyncio.AbstractEventLoop) -> None:
         self._serving = Outbox(loop)
 
-    def put(self, stretch: Stretch) -> None:
+    def hand_over(self, give: Callable[[Outbox], None]) -> None:
+        """Give something to the outbox that is to send it."""
         serving = self._serving
         if serving is not None:
             try:
-                return serving.put(stretch)
+                return give(serving)
             except RuntimeError:  # that loop is closed
                 self._serving = None
-        self._in_background().put(stretch)
+        give(self._in_background())
 
     def _in_background(self) -> Outbox:
         with self._lock:
@@ -181,8 +206,17 @@ atexit.register(lambda: _outboxes.flush(LAST_WORDS))
 
 def send(stretch: Stretch) -> None:
     """Tell the other processes, soon, of committed events. Callable in any thread; never raises, never waits."""
+    _hand_over(lambda outbox: outbox.put(stretch))
+
+
+def tell(revocation: Revocation) -> None:
+    """Tell all processes, this one too, which connections to look at. Callable in any thread; never raises or waits."""
+    _hand_over(lambda outbox: outbox.tell(revocation))
+
+
+def _hand_over(give: Callable[[Outbox], None]) -> None:
     try:
-        _outboxes.put(stretch)
+        _outboxes.hand_over(give)
     except Exception as error:  # no file or thread is left for the loop in the background, or the interpreter ends
         logger.warning("Nothing can be sent to the channel layer (%r); readers are served from the history.", error)
 
@@ -196,8 +230,10 @@ class NotOurs(ValueError):
     """A message on our channel that livefeed did not send."""
 
 
-def _unpacked(message: Any) -> Stretch:
+def _unpacked(message: Any) -> Stretch | list[Revocation]:
     try:
+        if message["type"] == "livefeed.revocations":
+            return revocations.unpack(message["body"])
         return unpack(message["body"])
     except (ValueError, TypeError, KeyError) as error:
         raise NotOurs(repr(error)) from error
@@ -229,7 +265,7 @@ class Inbox:
         if self._channel:
             await self._layer.group_discard(group_name(topic), self._channel)
 
-    async def receive(self) -> Stretch:
+    async def receive(self) -> Stretch | list[Revocation]:
         """Return the next message. Raises :exc:`NotOurs` for one that is not ours."""
         channel = await self._open()
         while True:

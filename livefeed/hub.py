@@ -21,6 +21,7 @@ from .events import Event, Stretch
 from .flushing import Flusher
 from .history import EMPTY, PAGE_BYTES, Head, Page, get_history, position_of, unbroken
 from .pool import Pool
+from .revocations import Revocation
 from .tail import Budget, Fit, Frame, Subscription, Tail
 from .trimming import trim
 
@@ -46,6 +47,8 @@ class Hub:
         self.pool = Pool()
         self.tails: dict[str, Tail] = {}
         self._encode = encode
+        #: Called with what other processes, or this one, say of rights that may have ended.
+        self.on_revocations: Callable[[Sequence[Revocation]], None] = _ignore
         self._budget = Budget(settings.TAIL_BYTES)
         self._inbox = broker.Inbox()
         self._tasks: list[asyncio.Task[None]] = []
@@ -69,6 +72,7 @@ class Hub:
         if not self._tasks:
             loop = asyncio.get_running_loop()
             broker.serve_from(loop)
+            self._join_soon(broker.REVOCATIONS)
             self._tasks = [loop.create_task(chore) for chore in self._chores()]
 
     async def stop(self) -> None:
@@ -81,6 +85,7 @@ class Hub:
         self._tasks = []
         for topic in list(self.tails):
             await self._close_tail(topic)
+        await self._leave(broker.REVOCATIONS)
         self.pool.close()
 
     # -- readers --------------------------------------------------------------------------------------------------
@@ -148,6 +153,14 @@ class Hub:
     async def _read_page(self, topic: str, after: int, max_bytes: int) -> tuple[Head, list[Frame]]:
         page = await self.pool.run(get_history().read, topic, after, PAGE_EVENTS, max_bytes)
         return page.head, [self._frame(event) for event in unbroken(page.events)]
+
+    # -- what the layer brings ------------------------------------------------------------------------------------
+
+    def _take(self, message: Stretch | list[Revocation]) -> None:
+        if isinstance(message, Stretch):
+            self.receive(message)
+        else:
+            self.on_revocations(message)
 
     # -- events ---------------------------------------------------------------------------------------------------
 
@@ -289,9 +302,7 @@ class Hub:
         tail = self.tails.pop(topic)
         self._idle.pop(topic, None)
         tail.restart(position_of(EMPTY))
-        with contextlib.suppress(Exception):  # the layer is away: it will forget us by itself
-            async with asyncio.timeout(JOIN_SECONDS):
-                await self._inbox.leave(topic)
+        await self._leave(topic)
         if topic in self.tails or topic in self._opening:
             self._unjoined[topic] = None  # somebody came meanwhile, and leaving may have overtaken joining
 
@@ -317,9 +328,14 @@ class Hub:
             self._layer_is_away = False
             self._unjoined.pop(topic, None)
 
+    async def _leave(self, topic: str) -> None:
+        with contextlib.suppress(Exception):  # the layer is away: it will forget us by itself
+            async with asyncio.timeout(JOIN_SECONDS):
+                await self._inbox.leave(topic)
+
     async def _rejoin(self) -> None:
         """Join every topic again: the layer may have forgotten its members."""
-        self._unjoined.update(dict.fromkeys(self.tails))
+        self._unjoined.update(dict.fromkeys([broker.REVOCATIONS, *self.tails]))
         self._join_again_soon()
 
     def _join_again_soon(self) -> None:
@@ -330,7 +346,7 @@ class Hub:
     async def _join_again(self) -> None:
         """Join one topic after the other; a layer that is still away is asked once, and again at the next look."""
         for topic in list(self._unjoined):
-            if topic in self.tails:
+            if topic in self.tails or topic == broker.REVOCATIONS:
                 await asyncio.shield(self._join_soon(topic))
                 if self._layer_is_away:
                     return
@@ -342,7 +358,7 @@ class Hub:
         pause = FIRST_PAUSE
         while True:
             try:
-                self.receive(await self._inbox.receive())
+                self._take(await self._inbox.receive())
                 pause = FIRST_PAUSE
             except broker.NotOurs as error:
                 logger.warning("A message on the channel layer is not ours: %s", error)
@@ -351,6 +367,10 @@ class Hub:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
                 await self._rejoin()
+
+
+def _ignore(revocations: Sequence[Revocation]) -> None:
+    pass
 
 
 def _renewed(topic: str, epoch: str) -> Head:

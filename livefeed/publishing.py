@@ -38,7 +38,7 @@ def publish(topic: str, data: Any = None, *, type: str = "message", store: bool 
     :exc:`~livefeed.exceptions.InvalidType`, :exc:`~livefeed.exceptions.InvalidData`, or
     :exc:`~livefeed.exceptions.WrongContext` in a running event loop, where it would block: use :func:`apublish` there.
     """
-    refuse_running_loop()
+    refuse_running_loop("publish()", "apublish(…)")
     event = new_event(topic, data, type)
     emit([event], using=settings.DATABASE, store=store)
     return event
@@ -49,13 +49,13 @@ async def apublish(topic: str, data: Any = None, *, type: str = "message", store
     return await sync_to_async(publish)(topic, data, type=type, store=store)
 
 
-def refuse_running_loop() -> None:
-    """Raise :exc:`WrongContext` in a thread that runs an event loop."""
+def refuse_running_loop(call: str, twin: str) -> None:
+    """Raise :exc:`WrongContext` in a thread that runs an event loop, with the name of the async twin."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    raise WrongContext("publish() would block the event loop that runs here. Use: await apublish(…).")
+    raise WrongContext(f"{call} would block the event loop that runs here. Use: await {twin}.")
 
 
 def emit(events: Sequence[Event], *, using: str, store: bool = True) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from .access import Grant, revoked
+from .access import Grant, rechecked
 from .chores import repeat
 from .conf import settings
 from .cursors import Cursor
@@ -21,6 +22,7 @@ from .exceptions import LimitReached
 from .hub import Hub
 from .leases import LeaseRequest, get_leases
 from .registry import registry
+from .revocations import Revocation
 from .sse import frame
 from .streams import EventStream, opening_blocks, place
 from .viewers import Viewer
@@ -29,6 +31,10 @@ logger = logging.getLogger("livefeed.streams")
 
 #: Seconds between two batches of leases that are given back.
 RELEASE_EVERY = 0.25
+#: Seconds that a revocation is remembered, for those who were let in just before it and are at the door.
+DOORWAY = 5.0
+#: Revocations that are remembered at most; beyond that, everybody who comes in is looked at again.
+REMEMBERED = 100
 #: Seconds between two removals of leases that nobody gave back.
 SWEEP_EVERY = 3600.0
 
@@ -41,6 +47,11 @@ class Roster:
         self.draining = False
         self._process = uuid.uuid4().hex
         self._streams: dict[EventStream, None] = {}  # a set in the order of opening
+        self._held: dict[str, dict[EventStream, None]] = {}  # the same by whose it is, and by session
+        self._recent: deque[tuple[float, Revocation]] = deque(maxlen=REMEMBERED)
+        self._doubtful: dict[EventStream, None] = {}
+        self._rechecking: asyncio.Task[None] | None = None
+        self.hub.on_revocations = self.revoke
         self._placing = 0  # let in, or at the door: their streams have not begun
         self._given_back: list[str] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -112,12 +123,21 @@ class Roster:
         """Take care of a stream from now on."""
         stream.written_at = asyncio.get_running_loop().time()
         self._streams[stream] = None
+        for name in _names(stream):
+            self._held.setdefault(name, {})[stream] = None
+        if any(_fits(revocation, stream) for revocation in self._just_told()):
+            self._recheck_soon([stream])
         if self.draining:
             stream.say_goodbye("shutdown")
 
     def leave(self, stream: EventStream) -> None:
         """Let a stream go, and give its lease back with the others of this moment."""
         self._streams.pop(stream, None)
+        for name in _names(stream):
+            held = self._held.get(name, {})
+            held.pop(stream, None)
+            if not held:
+                self._held.pop(name, None)
         self._given_back.append(stream.lease)
         self._note_if_empty()
 
@@ -141,9 +161,10 @@ class Roster:
 
     async def close(self) -> None:
         """Give back every lease and stop all work in the background."""
-        for task in self._tasks:
+        tasks = [*self._tasks, *([self._rechecking] if self._rechecking else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._tasks = []
         await self._release()
         await self.hub.stop()
@@ -155,7 +176,8 @@ class Roster:
             chores = [
                 repeat("Keeping streams alive", min(1.0, settings.KEEPALIVE / 4), self._keep_alive),
                 repeat("Giving leases back", RELEASE_EVERY, self._release),
-                repeat("Prolonging leases", settings.LEASE_SECONDS / 3, self._renew),
+                # Also how long a stream may live on whose lease was taken away while the layer was silent.
+                repeat("Prolonging leases", min(settings.LEASE_SECONDS / 3, settings.RECHECK_INTERVAL), self._renew),
                 repeat("The re-check of rights", settings.RECHECK_INTERVAL, self._recheck),
                 repeat("Removing old leases", SWEEP_EVERY, self._sweep),
             ]
@@ -188,12 +210,71 @@ class Roster:
         if self._streams:
             await self.hub.pool.run(get_leases().sweep)
 
+    # -- rights that may have ended -------------------------------------------------------------------------------
+
     async def _recheck(self) -> None:
-        streams = list(self._streams)
-        if streams:
-            asked = [(stream.viewer, stream.names) for stream in streams]
-            for index in await self.hub.pool.run(revoked, asked):
-                streams[index].say_goodbye("revoked")
+        await self._look_again_at(list(self._streams))
+
+    async def _look_again_at(self, streams: Sequence[EventStream]) -> None:
+        """Close the streams whose viewers lost a right; the others go on with their viewers as they are now."""
+        asked = [(stream.viewer, stream.names) for stream in streams]
+        viewers = await self.hub.pool.run(rechecked, asked) if asked else []
+        for stream, viewer in zip(streams, viewers, strict=True):
+            if viewer is None:
+                stream.say_goodbye("revoked")
+            else:
+                stream.viewer = viewer
+
+    def revoke(self, revocations: Sequence[Revocation]) -> None:
+        """Close, or look again at, the streams that are meant; every other process does the same with its own."""
+        now = asyncio.get_running_loop().time()
+        for revocation in revocations:
+            self._recent.append((now, revocation))
+            meant = [stream for stream in self._possibly(revocation) if _fits(revocation, stream)]
+            if not revocation.close:
+                self._recheck_soon(meant)
+            for stream in meant if revocation.close else ():
+                stream.say_goodbye("revoked")
+
+    def _possibly(self, revocation: Revocation) -> Iterable[EventStream]:
+        """Return the streams among which those are that a revocation means: a few, where it says whose they are."""
+        name = revocation.holder or revocation.session
+        return list(self._held.get(name, ())) if name else list(self._streams)
+
+    def _just_told(self) -> list[Revocation]:
+        """Return what was revoked a moment ago: whoever comes in now may have been asked about before that."""
+        since = asyncio.get_running_loop().time() - DOORWAY
+        recent = [revocation for told, revocation in self._recent if told > since]
+        return [Revocation()] if len(recent) == REMEMBERED else recent
+
+    def _recheck_soon(self, streams: Iterable[EventStream]) -> None:
+        """Look again at streams, those that come together in one go."""
+        self._doubtful.update(dict.fromkeys(streams))
+        if self._doubtful and (self._rechecking is None or self._rechecking.done()):
+            self._rechecking = asyncio.get_running_loop().create_task(self._recheck_doubtful())
+
+    async def _recheck_doubtful(self) -> None:
+        while self._doubtful:
+            streams, self._doubtful = list(self._doubtful), {}
+            try:
+                await self._look_again_at(streams)
+            except Exception:
+                logger.exception("A look at the rights of %s streams failed; the next one is on its way.", len(streams))
+
+
+def _names(stream: EventStream) -> set[str]:
+    """Return under which names a stream is held: whose it is, and the session's digest."""
+    return {stream.viewer.holder, stream.viewer.session_digest} - {""}
+
+
+def _fits(revocation: Revocation, stream: EventStream) -> bool:
+    """Tell whether a revocation means a stream. A session's digest is worked out only for one that names a session."""
+    return (
+        revocation.holder in ("", stream.viewer.holder)
+        and (not revocation.session or revocation.session == stream.viewer.session_digest)
+        and (not revocation.topic or revocation.topic in stream.names)
+        and (not revocation.leases or stream.lease in revocation.leases)
+    )
 
 
 def encode(event: Event) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ from django.test import Client, RequestFactory
 from django.utils import timezone
 
 from livefeed import LiveFeed, apublish
-from livefeed.access import grant, may_read, revoked
+from livefeed.access import grant, may_read, rechecked
 from livefeed.roster import Roster
 from livefeed.testing import EventStreamClient, open_stream
 from livefeed.topics import sign_topic, signature_holds
@@ -44,6 +44,11 @@ def session_of(user: User, **data: Any) -> SessionStore:
 
 def signed_in(user: User, session: SessionStore | None = None) -> Viewer:
     return Viewer(user, (session or session_of(user)).session_key, "127.0.0.1", by_session=True)
+
+
+def lost(streams: Sequence[tuple[Viewer, dict[str, str]]]) -> list[int]:
+    """Return which streams lost a right, by index."""
+    return [index for index, viewer in enumerate(rechecked(streams)) if viewer is None]
 
 
 def allow(user: User, codename: str = "view_review") -> None:
@@ -327,12 +332,12 @@ def test_a_right_that_ended_is_noticed(end: Callable[[User, SessionStore], None]
     session = session_of(user)
     streams = [(signed_in(other), {REVIEWS: REVIEWS}), (signed_in(user, session), {REVIEWS: REVIEWS})]
     if end is not _expire:
-        assert revoked(streams) == []
+        assert lost(streams) == []
         end(user, session)
-        assert revoked(streams) == [1]
+        assert lost(streams) == [1]
     else:
         end(user, session)
-        assert revoked(streams) == [0, 1]
+        assert lost(streams) == [0, 1]
 
 
 @pytest.mark.django_db
@@ -340,9 +345,9 @@ def test_who_is_signed_out_loses_public_topics_too_and_comes_back_as_somebody_el
     user = User.objects.create_user("ann")
     session = session_of(user)
     streams = [(signed_in(user, session), {"plain": "plain"})]
-    assert revoked(streams) == []
+    assert lost(streams) == []
     session.flush()
-    assert revoked(streams) == [0]
+    assert lost(streams) == [0]
 
 
 @pytest.mark.parametrize("end", ENDS_OF_THE_USER, ids=lambda end: end.__name__.strip("_"))
@@ -351,9 +356,9 @@ def test_a_user_that_came_by_token_loses_rights_too(end: Callable[[User, Session
     user = User.objects.create_user("ann")
     allow(user)
     streams = [(Viewer(user, None, "127.0.0.1"), {REVIEWS: REVIEWS})]
-    assert revoked(streams) == []
+    assert lost(streams) == []
     end(user, SessionStore())
-    assert revoked(streams) == [0]
+    assert lost(streams) == [0]
 
 
 @pytest.mark.django_db
@@ -362,19 +367,19 @@ def test_a_permission_of_a_group_is_lost_with_the_group() -> None:
     group.permissions.add(Permission.objects.get(codename="view_review"))
     user.groups.add(group)
     streams = [(signed_in(user), {REVIEWS: REVIEWS})]
-    assert revoked(streams) == []
+    assert lost(streams) == []
     group.permissions.clear()
-    assert revoked(streams) == [0]
+    assert lost(streams) == [0]
 
 
 def test_a_signature_that_expired_ends_the_stream_it_opened(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
     settings.LIVEFEED_SIGNATURE_SECONDS = 60.0
     name = sign_topic("unowned", ANONYMOUS.key)
     streams = [(ANONYMOUS, {"unowned": name}), (ANONYMOUS, {"plain": "plain"})]
-    assert revoked(streams) == []
+    assert lost(streams) == []
     now = time.time()
     monkeypatch.setattr("time.time", lambda: now + 65)
-    assert revoked(streams) == [0]
+    assert lost(streams) == [0]
 
 
 def test_one_topic_that_is_lost_ends_the_whole_stream(with_feed: Callable[[type[LiveFeed]], None]) -> None:
@@ -387,9 +392,9 @@ def test_one_topic_that_is_lost_ends_the_whole_stream(with_feed: Callable[[type[
 
     with_feed(Fickle)
     streams = [(ANONYMOUS, {"plain": "plain", "fickle": "fickle"}), (ANONYMOUS, {"plain": "plain"})]
-    assert revoked(streams) == []
+    assert lost(streams) == []
     Fickle.opened = False
-    assert revoked(streams) == [0]
+    assert lost(streams) == [0]
 
 
 @pytest.mark.django_db
@@ -407,7 +412,7 @@ def test_a_thousand_streams_of_one_user_ask_once(
     with_feed(Counted)
     viewer = signed_in(User.objects.create_user("ann"))
     with django_assert_max_num_queries(5):
-        assert revoked([(viewer, {"counted": "counted"})] * 1000) == []
+        assert lost([(viewer, {"counted": "counted"})] * 1000) == []
     assert Counted.asked == 1
 
 
@@ -416,10 +421,10 @@ def test_looking_again_never_writes_to_the_session() -> None:
     user = User.objects.create_user("ann")
     session = session_of(user)
     before = Session.objects.get().expire_date
-    assert revoked([(signed_in(user, session), {"plain": "plain"})]) == []
+    assert lost([(signed_in(user, session), {"plain": "plain"})]) == []
     assert Session.objects.get().expire_date == before
     Session.objects.all().delete()
-    assert revoked([(signed_in(user, session), {"plain": "plain"})]) == [0]
+    assert lost([(signed_in(user, session), {"plain": "plain"})]) == [0]
     assert not Session.objects.exists()
 
 
@@ -459,14 +464,14 @@ async def test_a_stream_whose_right_holds_stays_open_through_many_looks(
     looks, enough = [0], asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def counted(streams: Any) -> list[int]:
-        found = revoked(streams)
+    def counted(streams: Any) -> list[Viewer | None]:
+        found = rechecked(streams)
         looks[0] += 1
         if looks[0] == 5:
             loop.call_soon_threadsafe(enough.set)
         return found
 
-    monkeypatch.setattr("livefeed.roster.revoked", counted)
+    monkeypatch.setattr("livefeed.roster.rechecked", counted)
     user = await User.objects.acreate_user("ann")
     await sync_to_async(allow)(user)
     async with open_stream(REVIEWS, user=user) as stream:

@@ -22,11 +22,10 @@ BACKENDS = {
 }
 #: What `import livefeed` may bring, besides those.
 WRITING = """
-    exceptions < conf < backends < signals < sse < topics < events < cursors < models < transactions
-    < history.base < history < history.database < history.memory
-    < history.redis_server < history.redis_scripts < history.redis < leases.base < leases < leases.database
-    < broker < announcing < backlog < publishing < values < feeds < changes < receivers < livemodel < registry
-    < livefeed
+    exceptions < conf < backends < signals < sse < topics < events < revocations < cursors < models
+    < transactions < history.base < history < history.database < history.memory < history.redis_server
+    < history.redis_scripts < history.redis < leases.base < leases < leases.database < broker < announcing
+    < backlog < publishing < revoking < values < feeds < changes < receivers < livemodel < registry < livefeed
 """
 READING = """
     trimming < pool < chores < tail < flushing < resuming < hub < viewers < rates < origins < access < streams

@@ -288,7 +288,7 @@ async def test_a_chore_that_fails_takes_no_other_with_it(
     def broken(streams: Any) -> list[int]:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("livefeed.roster.revoked", broken)
+    monkeypatch.setattr("livefeed.roster.rechecked", broken)
     async with open_stream(PLAIN) as stream:
         await stream.next()
         assert await stream.portion() == b": keep-alive\n\n"
