@@ -220,14 +220,17 @@ async def _leases(count: int) -> bool:
 
 async def test_disconnect_by_topic_closes_everybody_on_it(roster: Roster) -> None:
     ann = await User.objects.acreate_user("ann")
-    async with open_stream("plain:1", "plain", user=ann) as first, open_stream("plain:1") as second:
-        async with open_stream("plain") as other:
-            for stream in (first, second, other):
-                await stream.next()
-            await adisconnect(topic="plain:1")
-            for stream in (first, second):
-                assert await closing(stream) == {"reason": "revoked"}
-            await stays_open(other, roster=roster)
+    async with (
+        open_stream("plain:1", "plain", user=ann) as first,
+        open_stream("plain:1") as second,
+        open_stream("plain") as other,
+    ):
+        for stream in (first, second, other):
+            await stream.next()
+        await adisconnect(topic="plain:1")
+        for stream in (first, second):
+            assert await closing(stream) == {"reason": "revoked"}
+        await stays_open(other, roster=roster)
 
 
 async def test_disconnect_by_session_leaves_the_user_s_other_sessions_alone(roster: Roster) -> None:
@@ -408,9 +411,10 @@ def test_a_revocation_comes_through_as_it_was(revocation: Revocation) -> None:
     assert unpack(pack([revocation, EVERYBODY])) == [revocation, EVERYBODY]
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"{}x", b"[1]", b'["a"]', b'[["a","","",[],1]]', b'[[1,"","",[],true]]', b"[[]]"]
-)
+NONE_OF_OURS = [b"", b"{}x", b"[1]", b'["a"]', b'[["a","","",[],1]]', b'[[1,"","",[],true]]', b"[[]]"]
+
+
+@pytest.mark.parametrize("body", NONE_OF_OURS)
 def test_what_is_none_is_refused(body: bytes) -> None:
     with pytest.raises((ValueError, TypeError)):
         unpack(body)
