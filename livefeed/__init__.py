@@ -10,6 +10,7 @@ from .livemodel import LiveModel
 from .publishing import apublish, publish
 from .registry import register
 from .signals import event_published, live_event
+from .tokens import create_token
 
 __version__ = "0.1.0"
 
@@ -19,6 +20,7 @@ __all__ = [
     "LiveModel",
     "acursor",
     "apublish",
+    "create_token",
     "cursor",
     "event_published",
     "live_event",

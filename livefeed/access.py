@@ -19,6 +19,10 @@ from .viewers import Viewer, today
 logger = logging.getLogger("livefeed.access")
 
 
+#: What was decided in one look: for whom, which name, and within which scope.
+Rules = dict[tuple[str, str, frozenset[str] | None], bool]
+
+
 class Grant(NamedTuple):
     """What became of the names a client asked for: the topics it may read, under the names it sent, and the others."""
 
@@ -42,9 +46,12 @@ def grant(viewer: Viewer, names: Iterable[str]) -> Grant:
 
 
 def _opened(viewer: Viewer, topic: str, name: str) -> bool:
+    """Where a token has a scope, nothing else opens anything, and a topic that no feed owns needs nothing else."""
+    if viewer.scope is not None and topic not in viewer.scope:
+        return False
     if registry.owner(topic) is not None:
         return may_read(viewer.user, topic)
-    return is_signed(name) and signature_holds(name, viewer.key)
+    return viewer.scope is not None or (is_signed(name) and signature_holds(name, viewer.key))
 
 
 def may_read(user: Any, topic: str) -> bool:
@@ -68,19 +75,19 @@ async def _awaited(answer: Any) -> Any:
 
 def revoked(streams: Sequence[tuple[Viewer, dict[str, str]]]) -> list[int]:
     """Return which of these streams (who, and which names) lost a right that they were opened with, by index."""
-    known = {(viewer.key, viewer.session_key): viewer for viewer, _ in streams}
+    known = {viewer.credential: viewer for viewer, _ in streams}
     now = dict(zip(known, today(list(known.values())), strict=True))
-    rules: dict[tuple[str, str], bool] = {}
+    rules: Rules = {}
     lost = []
     for index, (viewer, names) in enumerate(streams):
-        who = now[viewer.key, viewer.session_key]
+        who = now[viewer.credential]
         if who is None or not all(_still_opened(who, topic, name, rules) for topic, name in names.items()):
             lost.append(index)
     return lost
 
 
-def _still_opened(viewer: Viewer, topic: str, name: str, rules: dict[tuple[str, str], bool]) -> bool:
-    rule = (viewer.key, name if registry.owner(topic) is None else topic)
+def _still_opened(viewer: Viewer, topic: str, name: str, rules: Rules) -> bool:
+    rule = (viewer.key, name if registry.owner(topic) is None else topic, viewer.scope)
     if rule not in rules:
         rules[rule] = _opened(viewer, topic, name)
     return rules[rule]

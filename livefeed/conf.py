@@ -39,6 +39,9 @@ class Setting(Generic[T]):
     def error(self) -> str | None:
         """Say what is wrong with the configured value, or None."""
         value: Any = getattr(django_settings, self.name, self.default)
+        if isinstance(self.default, list):
+            usable = isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+            return None if usable else f"{self.name} is {value!r}; it must be a list of texts."
         wanted: tuple[type, ...] = (int, float) if isinstance(self.default, float) else (type(self.default),)
         usable = isinstance(value, wanted) and not isinstance(value, bool)
         if not usable:
@@ -90,6 +93,8 @@ class Settings:
     #: Seconds on SIGTERM for saying goodbye to open streams. Default 3; 0 leaves signals alone.
     DRAIN_SECONDS = Setting(3.0, minimum=0)
 
+    #: Who is asking: dotted paths, asked in this order, the first that answers wins. Default: tokens, then sessions.
+    AUTHENTICATION: Setting[list[str]] = Setting(["livefeed.authentication.token", "livefeed.authentication.session"])
     #: Streams per user over all processes (anonymous: per session, else per address). Default 10; 0: no limit.
     MAX_CONNECTIONS_PER_USER = Setting(10, minimum=0)
     #: Streams per process. Default 10,000; 0: no limit.

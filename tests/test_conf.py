@@ -28,6 +28,7 @@ DEFAULTS = {
     "SEND_TIMEOUT": 60,
     "MAX_TOPICS": 50,
     "DRAIN_SECONDS": 3,
+    "AUTHENTICATION": ["livefeed.authentication.token", "livefeed.authentication.session"],
     "MAX_CONNECTIONS_PER_USER": 10,
     "MAX_CONNECTIONS": 10_000,
     "LEASE_SECONDS": 60,
@@ -73,6 +74,11 @@ def test_the_class_gives_the_setting_itself() -> None:
         (1, False, None, False),
         ("a", "", None, True),
         ("a", None, None, False),
+        (["a"], [], None, True),
+        (["a"], ("b", "c"), None, True),
+        (["a"], "bc", None, False),
+        (["a"], [1], None, False),
+        (["a"], None, None, False),
     ],
 )
 def test_values_are_judged_by_the_type_of_the_default_and_the_minimum(
