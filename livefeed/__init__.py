@@ -11,6 +11,7 @@ from .publishing import apublish, publish
 from .registry import register
 from .revoking import adisconnect, arecheck, disconnect, recheck
 from .signals import event_published, live_event
+from .tokens import create_token
 
 __version__ = "0.1.0"
 
@@ -22,6 +23,7 @@ __all__ = [
     "adisconnect",
     "apublish",
     "arecheck",
+    "create_token",
     "cursor",
     "disconnect",
     "event_published",

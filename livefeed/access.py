@@ -20,7 +20,7 @@ from .exceptions import FeedError
 from .feeds import LiveFeed
 from .registry import registry
 from .topics import is_signed, plain_name, sign_topic, signature_holds
-from .viewers import Viewer, today, viewer_of
+from .viewers import Viewer, page_viewer, today
 
 logger = logging.getLogger("livefeed.access")
 
@@ -64,9 +64,9 @@ def rechecked(streams: Sequence[tuple[Viewer, dict[str, str]]]) -> list[Viewer |
 
     Each viewer is looked up once and each of their rules asked once, however many streams they have.
     """
-    known = {_identity(viewer): viewer for viewer, _ in streams}
+    known = {viewer.credential: viewer for viewer, _ in streams}
     now = dict(zip(known, today(list(known.values())), strict=True))
-    present = [now[_identity(viewer)] for viewer, _ in streams]
+    present = [now[viewer.credential] for viewer, _ in streams]
     asked = [
         [Question(viewer, topic, name) for topic, name in names.items()] if viewer is not None else []
         for viewer, (_, names) in zip(present, streams, strict=True)
@@ -74,10 +74,6 @@ def rechecked(streams: Sequence[tuple[Viewer, dict[str, str]]]) -> list[Viewer |
     answers = iter(_answers([question for questions in asked for question in questions]))
     kept = [all(list(islice(answers, len(questions)))) for questions in asked]
     return [viewer if keeps else None for viewer, keeps in zip(present, kept, strict=True)]
-
-
-def _identity(viewer: Viewer) -> Any:
-    return viewer.key, viewer.session_key
 
 
 def _answers(questions: Sequence[Question]) -> list[bool]:
@@ -95,10 +91,13 @@ def _answers(questions: Sequence[Question]) -> list[bool]:
 
 
 def _answer(question: Question, opened: dict[tuple[str, str], bool]) -> bool:
+    """Where a token has a scope, nothing else opens anything, and a topic that no feed owns needs nothing else."""
     viewer, topic, name = question
+    if viewer.scope is not None and topic not in viewer.scope:
+        return False
     if registry.owner(topic) is not None:
         return opened[viewer.key, topic]
-    return is_signed(name) and signature_holds(name, viewer.key)
+    return viewer.scope is not None or (is_signed(name) and signature_holds(name, viewer.key))
 
 
 def _ask(feed: LiveFeed, asked: Sequence[tuple[Any, str]]) -> list[bool]:
@@ -144,8 +143,8 @@ def signed_name(request: HttpRequest, topic: str) -> str:
     Raises :exc:`~livefeed.exceptions.InvalidTopic`, and ImproperlyConfigured on a site without sessions, where a name
     for somebody who is not signed in would be everybody's.
     """
-    viewer = viewer_of(request)
-    if not viewer.is_signed_in and not viewer.session_key:
+    viewer = page_viewer(request)
+    if not viewer.is_user and not viewer.session_key:
         session: Any = getattr(request, "session", None)
         if session is None:
             raise ImproperlyConfigured(
@@ -153,5 +152,5 @@ def signed_name(request: HttpRequest, topic: str) -> str:
                 "django.contrib.sessions.middleware.SessionMiddleware to MIDDLEWARE."
             )
         session.create()
-        viewer = viewer_of(request)
+        viewer = page_viewer(request)
     return sign_topic(topic, viewer.key)

@@ -93,6 +93,8 @@ class Settings:
     #: Seconds on SIGTERM for saying goodbye to open streams. Default 3; 0 leaves signals alone.
     DRAIN_SECONDS = Setting(3.0, minimum=0)
 
+    #: Who is asking: dotted paths, asked in this order, the first that answers wins. Default: tokens, then sessions.
+    AUTHENTICATION: Setting[list[str]] = Setting(["livefeed.authentication.token", "livefeed.authentication.session"])
     #: Origins whose pages may read streams with their user's cookies, as "https://app.example.com". Default: only ours.
     ALLOWED_ORIGINS = Setting[list[str]]([])
     #: Streams per user over all processes. Default 10; 0: no limit.

@@ -44,3 +44,22 @@ class LimitReached(LivefeedError):
         super().__init__(f"connection refused: {reason} ({limit} allowed)")
         self.reason = reason
         self.limit = limit
+
+
+class InvalidToken(LivefeedError, ValueError):
+    """What no token can be made of (see :func:`livefeed.create_token`)."""
+
+
+class AuthenticationFailed(LivefeedError):
+    """Credentials that were sent and don't hold: the view answers 401.
+
+    ``detail`` is told to the client, ``challenge`` is its ``WWW-Authenticate`` header (RFC 6750, section 3).
+    """
+
+    def __init__(
+        self, detail: str = "These credentials do not hold.", challenge: str = 'Bearer error="invalid_token"'
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        #: What is no header would be an error of the server's, and EventSource would not come back.
+        self.challenge = challenge if challenge.isascii() and challenge.isprintable() else "Bearer"

@@ -27,7 +27,7 @@ from .history import cursor
 from .registry import registry
 from .resuming import NOWHERE
 from .topics import is_signed, sign_topic, validate_topic
-from .viewers import Viewer, viewer_of
+from .viewers import Viewer, page_viewer
 
 logger = logging.getLogger("livefeed.html")
 
@@ -41,7 +41,7 @@ def live_feed(request: HttpRequest, topic: str, *, limit: int = 0, insert: str =
     can't list its items.
     """
     feed = owner(topic)
-    viewer = viewer_of(request)
+    viewer = page_viewer(request)
     if not may_read(viewer.user, topic):
         return SafeString()
     insert = insert or feed.insert

@@ -85,6 +85,6 @@ def forget() -> None:
 
 def _bucket(viewer: Viewer) -> tuple[str, int]:
     """Return whose bucket it is, and how many requests a minute brings. Sessions don't count: a new one is free."""
-    if viewer.is_signed_in:
+    if viewer.is_user:
         return viewer.holder, settings.CONNECTS_PER_MINUTE
     return viewer.address_holder, settings.CONNECTS_PER_MINUTE * SHARED

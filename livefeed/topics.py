@@ -6,6 +6,7 @@ A signed name is ``topic~timestamp~signature``. It is good for one viewer (see :
 
 from __future__ import annotations
 
+import hashlib
 import re
 from datetime import timedelta
 from typing import Any
@@ -19,6 +20,7 @@ from .exceptions import InvalidTopic
 MAX_LENGTH = 200
 _NAME = re.compile(r"[A-Za-z0-9._:-]{1,200}")
 _SEPARATOR = "~"
+_SIMPLE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def validate_topic(topic: object) -> str:
@@ -46,10 +48,17 @@ def prefix(topic: str) -> str:
 
 
 def viewer_key(user: Any, session_key: str | None) -> str:
-    """Return who looks: the user, else the session, else anybody who is not signed in."""
+    """Return who looks: the user, else the session, else anybody who is not signed in. ASCII, at most 80 characters."""
     if user is not None and user.is_authenticated:
-        return f"user:{user.pk}"
-    return f"session:{session_key}" if session_key else "anonymous"
+        return f"user:{_simple(str(user.pk))}"
+    return f"session:{_simple(session_key)}" if session_key else "anonymous"
+
+
+def _simple(key: str) -> str:
+    """Return a key as it is, or a digest of one that is long or has other characters (an e-mail address, a signed
+    cookie). No key is a digest, for the digest's first character is in none. SECRET_KEY is not in it, so that names
+    that were signed before it was changed still hold."""
+    return key if _SIMPLE.fullmatch(key) else f"~{hashlib.sha256(key.encode(errors='surrogatepass')).hexdigest()}"
 
 
 def sign_topic(topic: str, viewer: str) -> str:

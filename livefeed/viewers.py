@@ -4,28 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
-from importlib import import_module
+from dataclasses import dataclass, replace
 from typing import Any
 
-from django.conf import settings as django_settings
-from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, load_backend
+from django.contrib.auth import SESSION_KEY
 from django.http import HttpRequest
-from django.utils.crypto import constant_time_compare
+from django.utils.functional import LazyObject
 
-from .conf import settings
+from .accounts import key_of, known_users, session_users
+from .addresses import address_of
+from .authentication import Account, Asked, KeptRequest, ask, authenticate, nobody
+from .exceptions import AuthenticationFailed
+from .sessions import live_key, stored_sessions
+from .tokens import password_holds
 from .topics import hashed, viewer_key
 
+__all__ = ["Viewer", "address_of", "page_viewer", "today", "viewer_of"]
 
-@dataclass(frozen=True, slots=True)
+
+#: A user who is no more; None is the user of sites that have none.
+_GONE: Any = object()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Viewer:
-    """Whoever opened a stream: a user, a session, or somebody at an address."""
+    """Whoever opened a stream: a user, a session, or somebody at an address.
+
+    ``by_session``: the user is who the session says, so that the end of the session is theirs. ``scope``: the topics
+    that a token opens at most; None where no token restricts. ``proof``: what is needed to ask again who it is.
+    """
 
     user: Any
     session_key: str | None
     address: str
-    #: Whether the user is who the session says, so that the end of the session is theirs.
-    by_session: bool = field(default=False)
+    by_session: bool = False
+    scope: frozenset[str] | None = None
+    proof: Account | Asked | None = None
 
     @property
     def key(self) -> str:
@@ -33,18 +47,23 @@ class Viewer:
         return viewer_key(self.user, self.session_key)
 
     @property
+    def credential(self) -> tuple[Any, ...]:
+        """What tells viewers apart when it is looked at again who they are. It holds secrets: never show it."""
+        return (self.key, self.session_key, self.by_session, self.scope, self.proof)
+
+    @property
+    def is_user(self) -> bool:
+        """Whether it is somebody, and not anybody."""
+        return bool(self.user is not None and self.user.is_authenticated)
+
+    @property
     def holder(self) -> str:
         """Whose limit a connection counts against: the user's, else the session's, else the address's."""
-        if self.is_signed_in:
-            return f"user:{self.user.pk}"
+        if self.is_user:
+            return self.key
         if self.session_key:
             return f"session:{self.session_digest}"
         return self.address_holder
-
-    @property
-    def is_signed_in(self) -> bool:
-        """Whether this is a user of the site, and not just anybody."""
-        return self.user is not None and bool(self.user.is_authenticated)
 
     @property
     def session_digest(self) -> str:
@@ -56,53 +75,109 @@ class Viewer:
         """Whose limit a connection of this address counts against, for those who are not signed in."""
         return f"address:{hashed('address', self.address)}"
 
+    def __repr__(self) -> str:
+        return f"<Viewer {self.holder}>"
+
 
 def viewer_of(request: HttpRequest) -> Viewer:
-    """Return who sent a request, by Django's authentication."""
-    user = getattr(request, "user", None)
-    signed_in = user is not None and user.is_authenticated  # this loads the session; an unknown key becomes None
-    user = copy(user)  # out of Django's lazy object, which holds the request
-    session: Any = getattr(request, "session", None)
-    by_session = signed_in and session is not None and session.get(SESSION_KEY) is not None
-    return Viewer(user, session.session_key if session is not None else None, address_of(request), by_session)
+    """Return who sent a request, by LIVEFEED_AUTHENTICATION.
+
+    Raises :exc:`AuthenticationFailed` for credentials that don't hold.
+    """
+    identity = authenticate(request)
+    if identity is None:
+        return _anonymous(request)
+    user = copy(identity.user) if isinstance(identity.user, LazyObject) else identity.user  # it holds the request
+    if isinstance(identity.proof, Account) and identity.proof.expires_at is not None:  # a token stands for itself
+        return Viewer(user, None, address_of(request), False, identity.scope, identity.proof)
+    session_key = _session_key(request)
+    by_session = session_key is not None and isinstance(identity.proof, Account) and _is_session_s(request, user)
+    proof = None if by_session else identity.proof
+    return Viewer(user, session_key, address_of(request), by_session, None, proof)
 
 
-def address_of(request: HttpRequest) -> str:
-    """Return the client's address: the peer's, or the one that our own proxies report (LIVEFEED_TRUSTED_PROXIES)."""
-    hops = [hop.strip() for hop in request.headers.get("X-Forwarded-For", "").split(",") if hop.strip()]
-    trusted = settings.TRUSTED_PROXIES
-    if trusted and hops:
-        return hops[-min(trusted, len(hops))]
-    return str(request.META.get("REMOTE_ADDR") or "unknown")
+def page_viewer(request: HttpRequest) -> Viewer:
+    """As :func:`viewer_of`, for a page: it is rendered for anybody where credentials do not hold."""
+    try:
+        return viewer_of(request)
+    except AuthenticationFailed:
+        return _anonymous(request)
+
+
+def _anonymous(request: HttpRequest) -> Viewer:
+    return Viewer(nobody(), _session_key(request), address_of(request))
+
+
+def _session_key(request: HttpRequest) -> str | None:
+    session = getattr(request, "session", None)
+    return None if session is None else live_key(session)
+
+
+def _is_session_s(request: HttpRequest, user: Any) -> bool:
+    text = request.session.get(SESSION_KEY)
+    return text is not None and key_of(text) == user.pk
+
+
+# -- later ------------------------------------------------------------------------------------------------------------
 
 
 def today(viewers: Sequence[Viewer]) -> list[Viewer | None]:
-    """Return these viewers as they are now; None for one who logged out, was deactivated or deleted, or has a new
-    password: whoever they were, they are that no more."""
-    return [_today(viewer) for viewer in viewers]
+    """Return these viewers as they are now; None for those who are that no more.
+
+    That is: who logged out, was deactivated or deleted, or has a new password; whose session or token expired; whom
+    an authenticator of the site's knows no more. Sessions and users are read many at once, and a session is never
+    prolonged by it. Raises what the database raises that can't be asked: then nobody knows.
+    """
+    now = _Now(viewers)
+    return [now.as_it_is(viewer) for viewer in viewers]
 
 
-def _today(viewer: Viewer) -> Viewer | None:
-    if viewer.user is None or not viewer.user.is_authenticated:
-        return viewer
-    user = _session_user(viewer) if viewer.by_session else _reloaded(viewer.user)
-    return replace(viewer, user=user) if user is not None and user.pk == viewer.user.pk else None
+class _Now:
+    """What is known today of viewers, read for all of them together."""
 
+    def __init__(self, viewers: Sequence[Viewer]) -> None:
+        self.sessions = stored_sessions(viewer.session_key for viewer in viewers if viewer.session_key)
+        self.signed_in = session_users(self.sessions)
+        self.known = known_users(viewer.user.pk for viewer in viewers if _is_looked_up(viewer))
+        self.answers: dict[tuple[Asked, str | None], Any] = {}
 
-def _reloaded(user: Any) -> Any:
-    fresh = type(user)._base_manager.filter(pk=user.pk).first()
-    return fresh if fresh is not None and getattr(fresh, "is_active", True) else None
+    def as_it_is(self, viewer: Viewer) -> Viewer | None:
+        """Return a viewer with the user that it is now; None if that is somebody else, or nobody any more."""
+        if isinstance(viewer.proof, Account) and viewer.proof.has_expired():
+            return None
+        if isinstance(viewer.proof, Asked):
+            user = self._asked(viewer.proof, viewer.session_key)
+        elif viewer.is_user:
+            user = self._user(viewer)
+        else:
+            gone = viewer.session_key and viewer.session_key not in self.sessions
+            user = _GONE if gone else viewer.user
+        return replace(viewer, user=user) if user is not _GONE and _pk(user) == _pk(viewer.user) else None
 
-
-def _session_user(viewer: Viewer) -> Any:
-    """Return the session's user, as ``django.contrib.auth.get_user`` would, but never touching the session."""
-    session = import_module(django_settings.SESSION_ENGINE).SessionStore(viewer.session_key)
-    path = session.get(BACKEND_SESSION_KEY)
-    if session.get(SESSION_KEY) is None or path not in django_settings.AUTHENTICATION_BACKENDS:
-        return None
-    user: Any = load_backend(path).get_user(viewer.user._meta.pk.to_python(session[SESSION_KEY]))
-    if user is None or not hasattr(user, "get_session_auth_hash"):
+    def _user(self, viewer: Viewer) -> Any:
+        if viewer.by_session:
+            return self.signed_in.get(viewer.session_key or "", _GONE)
+        user = self.known.get(viewer.user.pk, _GONE)
+        if user is not _GONE and isinstance(viewer.proof, Account) and not password_holds(user, viewer.proof.password):
+            return _GONE
         return user
-    hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
-    known = session.get(HASH_SESSION_KEY, "")
-    return user if any(constant_time_compare(known, value) for value in hashes) else None
+
+    def _asked(self, proof: Asked, session_key: str | None) -> Any:
+        """Ask an authenticator of the site's again, once for all streams that showed it the same."""
+        if (proof, session_key) not in self.answers:
+            session = self.sessions.get(session_key or "", {})
+            request = KeptRequest(proof, session, self.signed_in.get(session_key or "") or nobody())
+            try:
+                identity = ask(proof.path, request)
+            except AuthenticationFailed:
+                identity = None
+            self.answers[proof, session_key] = _GONE if identity is None else identity.user
+        return self.answers[proof, session_key]
+
+
+def _is_looked_up(viewer: Viewer) -> bool:
+    return viewer.is_user and not viewer.by_session and not isinstance(viewer.proof, Asked)
+
+
+def _pk(user: Any) -> Any:
+    return getattr(user, "pk", None)

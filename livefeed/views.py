@@ -25,7 +25,7 @@ from . import html, origins, rates, sse
 from .access import Grant, grant
 from .conf import settings
 from .cursors import Cursor, parse_cursor
-from .exceptions import FeedError, HistoryUnavailable, InvalidCursor, InvalidTopic, LimitReached
+from .exceptions import AuthenticationFailed, FeedError, HistoryUnavailable, InvalidCursor, InvalidTopic, LimitReached
 from .pages import history_page
 from .roster import get_roster
 from .streams import HEADERS, REFUSED_RETRY, EventStreamResponse, own_block
@@ -129,14 +129,17 @@ def _asked_topics(request: HttpRequest) -> list[str]:
 
 
 def _admit(request: HttpRequest, names: list[str]) -> tuple[Viewer, Grant]:
-    viewer = viewer_of(request)
+    try:
+        viewer = viewer_of(request)
+    except AuthenticationFailed as failure:
+        raise Problem(HTTPStatus.UNAUTHORIZED, failure.detail, WWW_Authenticate=failure.challenge) from None
     rates.take(viewer)
     return viewer, grant(viewer, names)
 
 
 def _refusal(request: HttpRequest, viewer: Viewer) -> Problem:
-    signed_in = viewer.user is not None and viewer.user.is_authenticated
-    if "Authorization" in request.headers and not signed_in:
+    known = viewer.is_user or viewer.proof is not None
+    if "Authorization" in request.headers and not known:  # nobody understood it
         return Problem(HTTPStatus.UNAUTHORIZED, "The token does not hold.", WWW_Authenticate="Bearer")
     return Problem(HTTPStatus.NOT_FOUND, "There is nothing under these names, or not for you.")
 

@@ -86,7 +86,7 @@ def test_the_address_is_what_our_own_proxies_report(
 
 def test_a_request_without_middleware_comes_from_an_address() -> None:
     viewer = viewer_of(request_from("10.0.0.1"))
-    assert (viewer.user, viewer.session_key, viewer.key) == (None, None, "anonymous")
+    assert (viewer.is_user, viewer.session_key, viewer.key) == (False, None, "anonymous")
     assert viewer.holder.startswith("address:")
 
 

@@ -22,17 +22,18 @@ BACKENDS = {
 }
 #: What `import livefeed` may bring, besides those.
 WRITING = """
-    exceptions < conf < backends < signals < sse < topics < events < revocations < cursors < models
+    exceptions < conf < backends < signals < sse < topics < tokens < events < revocations < cursors < models
     < transactions < history.base < history < history.database < history.memory < history.redis_server
     < history.redis_scripts < history.redis < leases.base < leases < leases.database < broker < announcing
     < backlog < publishing < revoking < values < feeds < changes < receivers < livemodel < registry < livefeed
 """
 READING = """
-    trimming < pool < chores < tail < flushing < resuming < hub < viewers < rates < origins < access < streams
-    < roster < pages < html < views < urls < daphne < asgi < checks < admin < testing.capturing < testing.streams
-    < testing.threads < testing.histories < testing < templatetags < templatetags.livefeed < management
-    < management.commands < management.commands.livefeed_new_epoch < management.commands.livefeed_prune
-    < migrations < migrations.0001_initial < apps
+    trimming < pool < chores < tail < flushing < resuming < hub < batches < addresses < sessions < accounts
+    < authentication < viewers < rates < origins < access < streams < roster < pages < html < views < urls
+    < daphne < asgi < checks < admin < testing.capturing < testing.streams < testing.threads < testing.histories
+    < testing < templatetags < templatetags.livefeed < management < management.commands
+    < management.commands.livefeed_new_epoch < management.commands.livefeed_prune
+    < management.commands.livefeed_token < migrations < migrations.0001_initial < apps
 """
 LEFT = [name.strip() for name in WRITING.split("<")]
 ORDER = LEFT + [name.strip() for name in READING.split("<")]

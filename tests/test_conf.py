@@ -29,6 +29,7 @@ DEFAULTS = {
     "MAX_TOPICS": 50,
     "DRAIN_SECONDS": 3,
     "ALLOWED_ORIGINS": [],
+    "AUTHENTICATION": ["livefeed.authentication.token", "livefeed.authentication.session"],
     "MAX_CONNECTIONS_PER_USER": 10,
     "MAX_CONNECTIONS_PER_SESSION": 10,
     "MAX_CONNECTIONS_PER_ADDRESS": 100,

@@ -12,7 +12,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from .. import html
-from ..viewers import viewer_of
+from ..viewers import page_viewer
 
 register = template.Library()
 
@@ -36,7 +36,7 @@ def livefeed(context: Any, topic: str, *, limit: int = 0, insert: str = "", labe
 @register.simple_tag(takes_context=True)
 def livefeed_cursor(context: Any, *topics: str) -> str:
     """Write the cursor of topics. Place it before anything on the page reads the data."""
-    return html.cursor_for(viewer_of(_request(context)), topics)
+    return html.cursor_for(page_viewer(_request(context)), topics)
 
 
 def _request(context: Any) -> HttpRequest:
