@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
@@ -18,7 +19,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 
-from .access import may_read
+from .access import may_read, signed_name
 from .cursors import entry, join
 from .events import encode
 from .exceptions import FeedError, HistoryUnavailable, InvalidTopic
@@ -113,6 +114,22 @@ def stream_url() -> str:
 def cursor_for(viewer: Viewer, topics: tuple[str, ...]) -> str:
     """Return the cursor of topics, for pages that read their data themselves; "" where the viewer may read none."""
     return _page_cursor(*(topic for topic in topics if registry.owner(topic) is None or may_read(viewer.user, topic)))
+
+
+def signed_url(request: HttpRequest, topics: Sequence[str]) -> str:
+    """Return the URL of a stream of topics, from now on, for whoever sent this request; "" where they may read none.
+
+    Raises :exc:`InvalidTopic`, and what :func:`~livefeed.access.signed_name` raises.
+    """
+    user = page_viewer(request).user
+    names: dict[str, str] = {}
+    for topic in topics:
+        if registry.owner(validate_topic(topic)) is None:
+            names[topic] = signed_name(request, topic)
+        elif may_read(user, topic):
+            names[topic] = topic
+    query = [*(("topic", name) for name in names.values()), ("since", _page_cursor(*names))]
+    return f"{stream_url()}?{urlencode(query)}" if names else ""
 
 
 def _page_cursor(*topics: str) -> str:

@@ -16,7 +16,7 @@ from django.http import HttpRequest
 from django.template import Context, RequestContext, Template
 from django.test import AsyncClient, Client, RequestFactory
 
-from livefeed import LiveFeed, html
+from livefeed import LiveFeed, html, publish
 from livefeed.exceptions import FeedError, InvalidTopic
 from livefeed.history import acursor, cursor
 from livefeed.roster import Roster
@@ -356,3 +356,75 @@ async def test_a_page_s_signed_name_opens_its_stream(roster: Roster) -> None:
 def test_the_page_reads_without_javascript(client: Client) -> None:
     Article.objects.create(title="Hello")
     assert "Hello" in html_module.unescape(client.get("/page/", {"topic": ARTICLES}).text)
+
+
+# -- {% livefeed_url %} -----------------------------------------------------------------------------------------------
+
+
+def url_in(browser: Client, *topics: str) -> str:
+    """Return what a page's tag writes for whoever browses."""
+    response = browser.get("/url/", {"topic": topics})
+    return html_module.unescape(response.content.decode())
+
+
+def status_of(browser: Client, url: str) -> int:
+    status: int = browser.get(url, headers={"accept": "application/json"}).status_code
+    return status
+
+
+@pytest.mark.django_db
+def test_a_url_opens_topics_that_no_feed_owns_to_whom_the_page_was_for_and_to_nobody_else() -> None:
+    ann, bob, anonymous = Client(), Client(), Client()
+    ann.force_login(User.objects.create_user("ann"))
+    bob.force_login(User.objects.create_user("bob"))
+    url = url_in(ann, "unowned:1", "unowned:2")
+    assert [status_of(browser, url) for browser in (ann, bob, anonymous)] == [200, 404, 404]
+    page = ann.get(url, headers={"accept": "application/json"}).json()
+    assert (page["topics"], page["refused"]) == (["unowned:1", "unowned:2"], [])
+
+
+@pytest.mark.django_db
+def test_a_url_for_somebody_who_is_not_signed_in_holds_for_their_session() -> None:
+    browser, other = Client(), Client()
+    url, another = url_in(browser, "unowned:1", "unowned:2"), url_in(other, "unowned:1")
+    assert [status_of(browser, url), status_of(other, another)] == [200, 200]
+    assert [status_of(other, url), status_of(browser, another), status_of(Client(), url)] == [404, 404, 404]
+    browser.session.flush()
+    assert status_of(browser, url) == 404
+
+
+@pytest.mark.django_db
+def test_a_url_of_open_topics_begins_no_session_and_leaves_out_what_is_closed() -> None:
+    browser = Client()
+    url = url_in(browser, "plain", "testapp.review")
+    assert "sessionid" not in browser.cookies
+    assert url.startswith("/livefeed/?topic=plain&since=")
+    assert status_of(browser, url) == 200
+    assert url_in(browser, "testapp.review") == ""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_url_leads_to_all_that_came_since_the_page_was_rendered() -> None:
+    browser = Client()
+    url = url_in(browser, "unowned", "plain")
+    publish("unowned", {"n": 1})
+    publish("plain", {"n": 2})
+    page = browser.get(url, headers={"accept": "application/json"}).json()
+    assert [event["data"] for event in page["events"]] == [{"n": 1}, {"n": 2}]
+
+
+@pytest.mark.django_db
+def test_a_url_is_escaped_where_it_is_written() -> None:
+    text = Client().get("/url/", {"topic": ["plain", "plain:1"]}).content.decode()
+    assert "&amp;since=" in text
+    assert "&since=" not in text
+
+
+def test_without_sessions_nothing_is_signed_for_somebody_who_is_not_signed_in(rf: RequestFactory) -> None:
+    with pytest.raises(ImproperlyConfigured, match="SessionMiddleware"):
+        html.signed_url(rf.get("/"), ["unowned"])
+
+
+def test_a_url_of_a_name_that_is_none_is_refused(rf: RequestFactory) -> None:
+    with pytest.raises(InvalidTopic):
+        html.signed_url(rf.get("/"), ["no topic"])

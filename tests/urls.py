@@ -9,4 +9,5 @@ urlpatterns = [
     path("save/", views.save, name="save"),
     path("asave/", views.asave, name="asave"),
     path("page/", views.page, name="page"),
+    path("url/", views.url, name="url"),
 ]

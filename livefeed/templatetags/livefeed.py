@@ -39,6 +39,17 @@ def livefeed_cursor(context: Any, *topics: str) -> str:
     return html.cursor_for(page_viewer(_request(context)), topics)
 
 
+@register.simple_tag(takes_context=True)
+def livefeed_url(context: Any, *topics: str) -> str:
+    """Write the URL of a stream of topics, for a client of your own: ``{% livefeed_url "build:42" "news.article" %}``.
+
+    A topic that no feed owns is opened by it to whoever the page is for, and to nobody else: its name is signed. Of a
+    feed's topics those are left out that its rule does not open; where nothing is left the URL is "". It begins at the
+    cursor of now, so place it before anything on the page reads the data.
+    """
+    return html.signed_url(_request(context), topics)
+
+
 def _request(context: Any) -> HttpRequest:
     request = context.get("request")
     if request is None:
