@@ -19,10 +19,11 @@ from .cursors import Cursor
 from .events import Event
 from .exceptions import LimitReached
 from .hub import Hub
-from .leases import LeaseRequest, get_leases
+from .leases import Claim, LeaseRequest, get_leases
 from .registry import registry
 from .sse import frame
 from .streams import EventStream, opening_blocks, place
+from .topics import hashed
 from .viewers import Viewer
 
 logger = logging.getLogger("livefeed.streams")
@@ -84,8 +85,7 @@ class Roster:
         self._start()
         self._placing += 1
         try:
-            request = LeaseRequest(viewer.holder, client, self._process, " ".join(topics))
-            lease = await self._acquire(request)
+            lease = await self._acquire(self._request(viewer, client, topics))
             try:
                 yield lease
             except BaseException:  # the client left, or the history is away
@@ -95,8 +95,17 @@ class Roster:
             self._placing -= 1
             self._note_if_empty()
 
+    def _request(self, viewer: Viewer, client: str, topics: list[str]) -> LeaseRequest:
+        return LeaseRequest(
+            claims=(Claim(viewer.holder, settings.MAX_CONNECTIONS_PER_USER),),
+            client=client,
+            process=self._process,
+            session=hashed("session", viewer.session_key) if viewer.session_key else "",
+            topics=tuple(topics),
+        )
+
     async def _acquire(self, request: LeaseRequest) -> str:
-        acquiring = self.hub.pool.run(get_leases().acquire, request, settings.MAX_CONNECTIONS_PER_USER)
+        acquiring = self.hub.pool.run(get_leases().acquire, request)
         task = asyncio.ensure_future(acquiring)
         try:
             return await asyncio.shield(task)
