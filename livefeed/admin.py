@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import QuerySet
+from django.db.models import Count, QuerySet
 from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
 
 from .leases import CHORE
 from .models import Lease, StoredEvent, StoredTopic
@@ -43,9 +44,16 @@ class StoredEventAdmin(ReadOnlyAdmin):
 
 @admin.register(Lease)
 class LeaseAdmin(ReadOnlyAdmin):
-    list_display = ["holder", "slot", "topics", "opened_at", "expires_at"]
+    list_display = ["holder", "topics", "claimed", "opened_at", "expires_at"]
     search_fields = ["holder", "topics"]
     ordering = ["-opened_at"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Lease]:
-        return super().get_queryset(request).exclude(holder__startswith=CHORE)  # no connections
+        connections: QuerySet[Lease] = super().get_queryset(request).exclude(holder__startswith=CHORE)
+        counted: QuerySet[Lease] = connections.annotate(claimed=Count("claims"))
+        return counted
+
+    @admin.display(description=_("claims"), ordering="claimed")
+    def claimed(self, lease: Any) -> int:
+        """Return how many limits a connection counts against."""
+        return int(lease.claimed)

@@ -36,14 +36,17 @@ class HistoryUnavailable(LivefeedError):
 class LimitReached(LivefeedError):
     """A connection that is one too many.
 
-    ``reason`` is ``"limit"`` (of the user, session or address), ``"capacity"`` (of the process) or ``"shutdown"``;
-    ``limit`` is the number of connections allowed, in connections.
+    ``reason`` is ``"limit"`` (of what ``of`` names), ``"rate"``, ``"capacity"`` (of the process), ``"shutdown"`` or
+    ``"unavailable"``; ``limit`` is the number of connections allowed, for a rate that of requests per minute; ``of`` is
+    whose limit it is: ``"user"``, ``"session"``, ``"address"``, ``"topic"``, or "" for the other reasons.
     """
 
-    def __init__(self, reason: str, limit: int) -> None:
-        super().__init__(f"connection refused: {reason} ({limit} allowed)")
+    def __init__(self, reason: str, limit: int, of: str = "") -> None:
+        whose = f" of the {of}" if of else ""
+        super().__init__(f"connection refused: {reason}{whose} ({limit} allowed)")
         self.reason = reason
         self.limit = limit
+        self.of = of
 
 
 class InvalidToken(LivefeedError, ValueError):

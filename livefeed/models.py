@@ -1,4 +1,4 @@
-"""The three tables: topics, their events, and the leases of live connections.
+"""The four tables: topics, their events, the leases of live connections, and the claims of leases.
 
 No foreign key leads from an event to its topic: the key-share lock of an insert would block the numbering until the
 writer commits. Nobody writes these tables but :mod:`livefeed.history.database` and :mod:`livefeed.leases.database`.
@@ -91,17 +91,17 @@ class StoredEvent(models.Model):
 
 
 class Lease(models.Model):
-    """One live connection: a numbered slot of its holder, until ``expires_at`` by the database's clock.
+    """One live connection, until ``expires_at`` by the database's clock, however many limits it counts against.
 
-    The unique slot is the limit: however many connect at once, no more rows fit than there are slots. A holder that
-    begins with ``chore:`` is no connection, but what one process at a time does for all.
+    ``holder`` is whose connection it is. One that begins with ``chore:`` is no connection, but what one process at a
+    time does for all. ``session`` is a digest, and ``topics`` are names with spaces in between.
     """
 
     holder = ExactCharField(_("holder"), max_length=200)
-    slot = models.PositiveIntegerField(_("slot"))
     token = ExactCharField(_("token"), max_length=32, unique=True)
     client = ExactCharField(_("client"), max_length=64, blank=True)
     process = ExactCharField(_("process"), max_length=32, db_index=True)
+    session = ExactCharField(_("session"), max_length=32, blank=True, default="", db_index=True)
     topics = models.TextField(_("topics"), blank=True)
     opened_at = models.DateTimeField(_("opened"), db_default=Now())
     expires_at = models.DateTimeField(_("expires"), db_index=True)
@@ -110,7 +110,29 @@ class Lease(models.Model):
         db_table = "livefeed_lease"
         verbose_name = _("connection")
         verbose_name_plural = _("connections")
-        constraints = [models.UniqueConstraint(fields=["holder", "slot"], name="livefeed_lease_holder_slot")]
+        # Serves taking over one's own.
+        indexes = [models.Index(fields=["holder", "client"], name="livefeed_lease_holder_client")]
+
+    def __str__(self) -> str:
+        return str(self.holder)
+
+
+class LeaseClaim(models.Model):
+    """One of the limits that a connection counts against: a numbered slot of a holder.
+
+    The unique slot is the limit: however many connect at once, no more rows fit than there are slots. A row is never
+    changed, and goes with its lease. That is no foreign key of the database's: each insert would lock the lease's row.
+    """
+
+    lease = models.ForeignKey(Lease, models.DO_NOTHING, related_name="claims", db_constraint=False)
+    holder = ExactCharField(_("holder"), max_length=200)
+    slot = models.PositiveIntegerField(_("slot"))
+
+    class Meta:
+        db_table = "livefeed_claim"
+        verbose_name = _("claim")
+        verbose_name_plural = _("claims")
+        constraints = [models.UniqueConstraint(fields=["holder", "slot"], name="livefeed_claim_holder_slot")]
 
     def __str__(self) -> str:
         return f"{self.holder} #{self.slot}"

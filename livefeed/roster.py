@@ -20,11 +20,12 @@ from .cursors import Cursor
 from .events import Event
 from .exceptions import LimitReached
 from .hub import Hub
-from .leases import LeaseRequest, get_leases
+from .leases import Claim, LeaseRequest, get_leases
 from .registry import registry
 from .revocations import Revocation
 from .sse import frame
 from .streams import EventStream, opening_blocks, place
+from .topics import topic_holder
 from .viewers import Viewer
 
 logger = logging.getLogger("livefeed.streams")
@@ -95,8 +96,7 @@ class Roster:
         self._start()
         self._placing += 1
         try:
-            request = LeaseRequest(viewer.holder, client, self._process, " ".join(topics))
-            lease = await self._acquire(request)
+            lease = await self._acquire(self._request(viewer, client, topics))
             try:
                 yield lease
             except BaseException:  # the client left, or the history is away
@@ -106,8 +106,17 @@ class Roster:
             self._placing -= 1
             self._note_if_empty()
 
+    def _request(self, viewer: Viewer, client: str, topics: list[str]) -> LeaseRequest:
+        return LeaseRequest(
+            claims=_claims(viewer, topics),
+            client=client,
+            process=self._process,
+            session=viewer.session_digest,
+            topics=tuple(topics),
+        )
+
     async def _acquire(self, request: LeaseRequest) -> str:
-        acquiring = self.hub.pool.run(get_leases().acquire, request, settings.MAX_CONNECTIONS_PER_USER)
+        acquiring = self.hub.pool.run(get_leases().acquire, request)
         task = asyncio.ensure_future(acquiring)
         try:
             return await asyncio.shield(task)
@@ -260,6 +269,22 @@ class Roster:
                 await self._look_again_at(streams)
             except Exception:
                 logger.exception("A look at the rights of %s streams failed; the next one is on its way.", len(streams))
+
+
+def _claims(viewer: Viewer, topics: Sequence[str]) -> tuple[Claim, ...]:
+    """Return the limits that a connection counts against; the first says whose it is.
+
+    Anybody can get a new session, so who is not signed in always counts against their address as well.
+    """
+    user, session = settings.MAX_CONNECTIONS_PER_USER, settings.MAX_CONNECTIONS_PER_SESSION
+    claims = [Claim(viewer.key, user)] if viewer.is_user else []
+    if viewer.session_key and not (viewer.is_user and 0 < user <= session):  # the user's limit is reached before
+        claims.append(Claim(f"session:{viewer.session_digest}", session))
+    if not viewer.is_user:
+        claims.append(Claim(viewer.address_holder, settings.MAX_CONNECTIONS_PER_ADDRESS))
+    if most := settings.MAX_CONNECTIONS_PER_TOPIC:
+        claims += [Claim(topic_holder(topic), most) for topic in topics]
+    return tuple(claims)
 
 
 def _names(stream: EventStream) -> set[str]:

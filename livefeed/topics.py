@@ -61,6 +61,11 @@ def _simple(key: str) -> str:
     return key if _SIMPLE.fullmatch(key) else f"~{hashlib.sha256(key.encode(errors='surrogatepass')).hexdigest()}"
 
 
+def topic_holder(topic: str) -> str:
+    """Return the name under which connections count against a topic's limit."""
+    return f"topic:{topic if len(topic) <= 100 else hashed('topic', topic)}"
+
+
 def sign_topic(topic: str, viewer: str) -> str:
     """Sign a topic's name for one viewer: whoever the key names may read the topic until the signature expires."""
     return _signer(viewer).sign(validate_topic(topic))

@@ -182,7 +182,7 @@ def _limited(request: HttpRequest, limit: LimitReached) -> HttpResponse:
     """Tell a client to come back later: a browser that asked for a stream in a stream, everybody else by status."""
     retry = random.randint(*REFUSED_RETRY)
     if _is_browser(request) and _answer_for(request) is _stream:
-        data = {"reason": limit.reason, "limit": limit.limit, "retry": retry}
+        data = {"reason": limit.reason, "of": limit.of, "limit": limit.limit, "retry": retry}
         body = sse.retry(retry) + own_block("refused", data)
         return HttpResponse(body, content_type=sse.CONTENT_TYPE, headers=HEADERS)
     status = HTTPStatus.TOO_MANY_REQUESTS if limit.reason in {"limit", "rate"} else HTTPStatus.SERVICE_UNAVAILABLE

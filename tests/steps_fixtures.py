@@ -14,7 +14,7 @@ from django.core.management import call_command
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from livefeed.models import Lease, StoredEvent, StoredTopic
+from livefeed.models import Lease, LeaseClaim, StoredEvent, StoredTopic
 
 #: Where one statement waits for another one's lock, it fails after this many seconds.
 LOCK_SECONDS = 3
@@ -64,5 +64,5 @@ def _allow(alias: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _make_tables(alias: str) -> None:
     call_command("migrate", "livefeed", database=alias, verbosity=0)
-    for model in (StoredTopic, StoredEvent, Lease):
+    for model in (StoredTopic, StoredEvent, LeaseClaim, Lease):
         model.objects.using(alias).all().delete()

@@ -153,7 +153,7 @@ async def test_1_an_error_inside_ends_the_stream_as_a_whole_response(
 
 
 async def test_2_many_streams_that_need_the_history_at_once_share_a_few_threads(roster: Roster, settings: Any) -> None:
-    settings.LIVEFEED_MAX_CONNECTIONS_PER_USER = 0
+    settings.LIVEFEED_MAX_CONNECTIONS_PER_ADDRESS = 0
     cursors = []
     for n in range(30):
         cursors.append(await acursor(PLAIN))

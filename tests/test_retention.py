@@ -22,7 +22,7 @@ from livefeed.history import History, Retention, get_history
 from livefeed.history import database as database_history
 from livefeed.history.database import DatabaseHistory
 from livefeed.history.memory import MemoryHistory
-from livefeed.leases import CHORE, LeaseRequest, chore, get_leases
+from livefeed.leases import CHORE, Claim, LeaseRequest, chore, get_leases
 from livefeed.models import Lease, StoredEvent, StoredTopic
 from livefeed.registry import registry
 from livefeed.trimming import trim
@@ -310,7 +310,7 @@ def test_whoever_fails_lets_the_next_one_try() -> None:
 
 
 def test_whoever_died_keeps_others_away_for_the_time_of_a_lease_only() -> None:
-    get_leases().acquire(LeaseRequest(f"{CHORE}trim", "", "dead", ""), 1)
+    get_leases().acquire(LeaseRequest((Claim(f"{CHORE}trim", 1),), "", "dead"))
     assert trim() is None
     Lease.objects.update(expires_at=Now() - datetime.timedelta(seconds=1))
     assert trim() == 0
@@ -328,7 +328,7 @@ def test_of_many_at_once_exactly_one_gets_the_chore() -> None:
 
 
 def test_a_chore_is_no_connection(admin_client: Client) -> None:
-    Lease.objects.create(holder="user:7", slot=0, token="t", client="c", process="p", expires_at="2030-01-01T00:00Z")
+    Lease.objects.create(holder="user:7", token="t", client="c", process="p", expires_at="2030-01-01T00:00Z")
     with chore("trim"):
         page = admin_client.get(reverse("admin:livefeed_lease_changelist")).text
     assert "user:7" in page
@@ -386,7 +386,7 @@ def test_livefeed_prune_waits_for_another_process_and_says_so(
     five: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("livefeed.management.commands.livefeed_prune.AGAIN", 0.01)
-    token = get_leases().acquire(LeaseRequest(f"{CHORE}trim", "", "p", ""), 1)
+    token = get_leases().acquire(LeaseRequest((Claim(f"{CHORE}trim", 1),), "", "p"))
     told: list[str] = []
 
     class Out:

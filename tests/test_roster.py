@@ -6,11 +6,13 @@ import asyncio
 import datetime
 import threading
 from concurrent.futures import Future
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.contrib.auth.models import AnonymousUser
+from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.sessions.backends.db import SessionStore
 from django.db import DatabaseError, connections
 from django.utils import timezone
 
@@ -19,8 +21,9 @@ from livefeed.events import new_event
 from livefeed.history import get_history
 from livefeed.leases import get_leases
 from livefeed.models import Lease
-from livefeed.roster import Roster, encode, get_roster, rosters
+from livefeed.roster import Roster, _claims, encode, get_roster, rosters
 from livefeed.testing import open_stream
+from livefeed.topics import topic_holder
 from livefeed.viewers import Viewer
 from tests.reading import LIMIT, eventually, numbers, pool_threads
 
@@ -62,7 +65,7 @@ async def test_leases_are_prolonged_as_long_as_their_streams_are_open(roster: Ro
 
 
 async def test_a_killed_process_s_places_are_free_after_the_time_to_live(roster: Roster, settings: Any) -> None:
-    settings.LIVEFEED_MAX_CONNECTIONS_PER_USER = 1
+    settings.LIVEFEED_MAX_CONNECTIONS_PER_ADDRESS = 1
     settings.LIVEFEED_LEASE_SECONDS = 3600.0
     async with open_stream(PLAIN) as left_behind:
         await left_behind.next()
@@ -75,7 +78,7 @@ async def test_a_killed_process_s_places_are_free_after_the_time_to_live(roster:
 
 
 async def test_without_a_limit_anybody_may_come(roster: Roster, settings: Any) -> None:
-    settings.LIVEFEED_MAX_CONNECTIONS_PER_USER = 0
+    settings.LIVEFEED_MAX_CONNECTIONS_PER_ADDRESS = 0
     settings.LIVEFEED_MAX_CONNECTIONS = 0
     assert await connect_together(30) == [200] * 30
 
@@ -145,7 +148,7 @@ async def connect_together(count: int) -> list[int]:
 async def test_those_who_connect_in_the_same_moment_do_not_get_past_the_process_s_limit(
     roster: Roster, settings: Any
 ) -> None:
-    settings.LIVEFEED_MAX_CONNECTIONS_PER_USER = 0
+    settings.LIVEFEED_MAX_CONNECTIONS_PER_ADDRESS = 0
     settings.LIVEFEED_MAX_CONNECTIONS = 3
     assert await connect_together(8) == [200] * 3 + [503] * 5
     assert len(roster) == 0
@@ -167,6 +170,83 @@ async def test_a_connection_that_could_not_be_placed_takes_no_place(
     assert len(roster) == 0
     async with open_stream(PLAIN) as stream:
         assert stream.status == 200
+
+
+# -- whose limits a connection counts against -----------------------------------------------------------------------
+
+
+USER, ANYBODY = User(pk=7), AnonymousUser()
+U, S, A, T = "user:7", "session", "address", "topic:plain"
+
+
+@pytest.mark.parametrize(
+    ("viewer", "limits", "claimed"),
+    [
+        (Viewer(USER, "s", "a"), {}, [(U, 10)]),  # the session's limit could not be reached
+        (Viewer(USER, None, "a"), {}, [(U, 10)]),
+        (Viewer(USER, "s", "a"), {"SESSION": 3}, [(U, 10), (S, 3)]),
+        (Viewer(USER, "s", "a"), {"USER": 0}, [(U, 0), (S, 10)]),
+        (Viewer(USER, "s", "a"), {"USER": 0, "SESSION": 0}, [(U, 0), (S, 0)]),
+        (Viewer(ANYBODY, "s", "a"), {}, [(S, 10), (A, 100)]),
+        (Viewer(ANYBODY, None, "a"), {}, [(A, 100)]),
+        (Viewer(None, None, "a"), {"ADDRESS": 0}, [(A, 0)]),
+        (Viewer(ANYBODY, "s", "a"), {"SESSION": 0, "ADDRESS": 0}, [(S, 0), (A, 0)]),
+        (Viewer(USER, "s", "a"), {"TOPIC": 5}, [(U, 10), (T, 5)]),
+        (Viewer(ANYBODY, None, "a"), {"TOPIC": 5}, [(A, 100), (T, 5)]),
+    ],
+)
+def test_a_connection_counts_against_every_limit_that_could_bind_it(
+    settings: Any, viewer: Viewer, limits: dict[str, int], claimed: list[tuple[str, int]]
+) -> None:
+    for name, limit in limits.items():
+        setattr(settings, f"LIVEFEED_MAX_CONNECTIONS_PER_{name}", limit)
+    claims = [(claim.holder, claim.limit) for claim in _claims(viewer, [PLAIN])]
+    assert [limit for _, limit in claims] == [limit for _, limit in claimed]
+    assert all(holder.startswith(start) for (holder, _), (start, _) in zip(claims, claimed, strict=True))
+
+
+def test_the_holder_of_a_long_topic_fits_its_column() -> None:
+    longest = "t" * 200
+    assert len(topic_holder(longest)) <= 200
+    assert topic_holder(longest) != topic_holder(longest[:-1] + "u")
+
+
+async def refusal(*topics: str, cookie: str = "") -> Any:
+    """Return what a browser is told that is one too many."""
+    async with open_stream(*topics, headers={"sec-fetch-mode": "cors", "cookie": cookie}) as stream:
+        event = await stream.next()
+        assert event.type == "livefeed-refused"
+        return event.json
+
+
+async def test_new_sessions_do_not_get_around_the_limit_of_an_address(roster: Roster, settings: Any) -> None:
+    settings.LIVEFEED_MAX_CONNECTIONS_PER_ADDRESS = 2
+    async with AsyncExitStack() as stack:
+        for _ in range(2):
+            cookie = await _new_session()
+            stream = await stack.enter_async_context(open_stream(PLAIN, headers={"cookie": cookie}))
+            assert stream.status == 200
+        told = await refusal(PLAIN, cookie=await _new_session())
+        assert (told["reason"], told["of"], told["limit"]) == ("limit", "address", 2)
+        user = await User.objects.acreate_user("ann")
+        async with open_stream(PLAIN, user=user) as stream:
+            assert stream.status == 200, "who is signed in does not count against the address"
+
+
+async def _new_session() -> str:
+    session = SessionStore()
+    await session.acreate()
+    return f"sessionid={session.session_key}"
+
+
+async def test_a_topic_may_have_a_limit_of_its_own(roster: Roster, settings: Any) -> None:
+    settings.LIVEFEED_MAX_CONNECTIONS_PER_TOPIC = 1
+    async with open_stream(PLAIN, "testapp.article") as stream:
+        assert stream.status == 200
+        told = await refusal("testapp.article", "plain:other")
+        assert (told["reason"], told["of"], told["limit"]) == ("limit", "topic", 1)
+        async with open_stream("plain:other") as other:
+            assert other.status == 200, "who was refused holds nothing"
 
 
 # -- goodbyes ---------------------------------------------------------------------------------------------------------
@@ -390,7 +470,7 @@ def test_a_frame_is_as_the_feed_that_owns_the_topic_chooses(topic: str, data: ob
 async def test_a_stream_encodes_an_event_once_for_all_its_readers(
     roster: Roster, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings.LIVEFEED_MAX_CONNECTIONS_PER_USER = 0
+    settings.LIVEFEED_MAX_CONNECTIONS_PER_ADDRESS = 0
     encoded: list[str] = []
     inner = roster.hub._encode
 

@@ -83,7 +83,7 @@ async def test_the_headers_are_those_that_proxies_caches_and_gzip_leave_alone(ro
 
 
 async def test_the_time_to_come_back_differs_from_connection_to_connection(roster: Roster, settings: Any) -> None:
-    settings.LIVEFEED_MAX_CONNECTIONS_PER_USER = 0
+    settings.LIVEFEED_MAX_CONNECTIONS_PER_ADDRESS = 0
     times = set()
     for _ in range(8):
         async with open_stream(PLAIN) as stream:
@@ -784,6 +784,7 @@ class SlowMiddleware:
 async def test_an_open_stream_holds_no_thread_and_no_connection(roster: Roster, settings: Any) -> None:
     """Only the hub's own pool has any, however many streams there are."""
     settings.LIVEFEED_MAX_CONNECTIONS_PER_USER = 0
+    settings.LIVEFEED_MAX_CONNECTIONS_PER_SESSION = 0
     settings.LIVEFEED_LOOK_INTERVAL = 3600.0
     user = await User.objects.acreate_user("ann")
     made: list[tuple[str, Any]] = []

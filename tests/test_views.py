@@ -325,7 +325,7 @@ def test_under_wsgi_pages_and_snapshots_work(client: Client) -> None:
 
 
 def over_the_limit(roster: Roster, settings: Any) -> None:
-    settings.LIVEFEED_MAX_CONNECTIONS_PER_USER = 1
+    settings.LIVEFEED_MAX_CONNECTIONS_PER_ADDRESS = 1
 
 
 def over_capacity(roster: Roster, settings: Any) -> None:
@@ -378,7 +378,7 @@ async def test_everybody_else_who_is_one_too_many_gets_a_status(
 async def test_pages_and_snapshots_are_not_counted(roster: Roster, settings: Any, async_client: AsyncClient) -> None:
     async with open_stream(PLAIN) as first:
         await first.next()
-        settings.LIVEFEED_MAX_CONNECTIONS_PER_USER = 1
+        settings.LIVEFEED_MAX_CONNECTIONS_PER_ADDRESS = 1
         for accept in (JSON, HTML):
             assert (await get(async_client, accept, ARTICLES)).status_code == 200
 
@@ -386,7 +386,7 @@ async def test_pages_and_snapshots_are_not_counted(roster: Roster, settings: Any
 async def test_a_place_is_free_again_when_a_stream_has_ended(
     roster: Roster, settings: Any, async_client: AsyncClient
 ) -> None:
-    settings.LIVEFEED_MAX_CONNECTIONS_PER_USER = 1
+    settings.LIVEFEED_MAX_CONNECTIONS_PER_ADDRESS = 1
     async with open_stream(PLAIN) as first:
         await first.next()
         assert (await get(async_client, EVENTS, PLAIN)).status_code == 429
@@ -400,7 +400,7 @@ async def _no_lease() -> bool:
 
 
 async def test_a_reconnect_of_the_same_client_takes_its_own_place_over(roster: Roster, settings: Any) -> None:
-    settings.LIVEFEED_MAX_CONNECTIONS_PER_USER = 1
+    settings.LIVEFEED_MAX_CONNECTIONS_PER_ADDRESS = 1
     settings.LIVEFEED_LEASE_SECONDS = 0.3
     async with open_stream(PLAIN, query=[("client", "page-1")]) as ghost:
         await ghost.next()
@@ -418,14 +418,14 @@ async def test_a_reconnect_of_the_same_client_takes_its_own_place_over(roster: R
 async def test_another_client_does_not_take_a_place_over(
     roster: Roster, settings: Any, async_client: AsyncClient
 ) -> None:
-    settings.LIVEFEED_MAX_CONNECTIONS_PER_USER = 1
+    settings.LIVEFEED_MAX_CONNECTIONS_PER_ADDRESS = 1
     async with open_stream(PLAIN, query=[("client", "page-1")]) as stream:
         await stream.next()
         assert (await get(async_client, EVENTS, PLAIN, client="page-2")).status_code == 429
 
 
 async def test_nobody_takes_over_the_place_of_another_holder(roster: Roster, settings: Any) -> None:
-    settings.LIVEFEED_MAX_CONNECTIONS_PER_USER = 1
+    settings.LIVEFEED_MAX_CONNECTIONS_PER_ADDRESS = 1
     ann, bob = await User.objects.acreate_user("ann"), await User.objects.acreate_user("bob")
     async with (
         open_stream(PLAIN, user=ann, query=[("client", "same")]) as first,
@@ -449,7 +449,7 @@ async def test_users_are_counted_by_themselves_however_many_sessions_they_have(r
 async def test_those_who_connect_in_the_same_moment_never_get_more_places_than_there_are(
     roster: Roster, settings: Any
 ) -> None:
-    settings.LIVEFEED_MAX_CONNECTIONS_PER_USER = 3
+    settings.LIVEFEED_MAX_CONNECTIONS_PER_ADDRESS = 3
     everyone_answered, answered = asyncio.Event(), []
 
     async def connect() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from itertools import islice
 from typing import NamedTuple
 
 from ..backends import backend
@@ -14,39 +16,100 @@ from ..exceptions import LimitReached
 CHORE = "chore:"
 
 
-class LeaseRequest(NamedTuple):
-    """What a connection asks a lease for.
+class Claim(NamedTuple):
+    """One limit that a connection counts against.
 
-    ``holder`` is whose limit it counts against; ``client`` the page's own random id, or ""; ``process`` the hub.
+    ``holder`` is whose limit it is: ASCII, at most 200 characters, and before the first colon its kind, as in
+    ``user:7`` or ``topic:news.article``. ``limit`` is in connections; with 0, no limit, it counts for others all the
+    same.
     """
 
     holder: str
+    limit: int
+
+    def reached(self) -> LimitReached:
+        """Return the error that says so."""
+        return LimitReached("limit", self.limit, self.holder.partition(":")[0])
+
+
+class LeaseRequest(NamedTuple):
+    """What a connection asks a lease for.
+
+    ``claims`` are the limits that it counts against, at least one, each of another holder; the first says whose
+    connection it is. ``client`` is the page's own random id, or ""; ``process`` the hub; ``session`` a keyed digest
+    of the session, or "".
+    """
+
+    claims: tuple[Claim, ...]
     client: str
     process: str
-    topics: str
+    session: str = ""
+    topics: tuple[str, ...] = ()
+
+
+class Connection(NamedTuple):
+    """A live connection as the keeper sees it. ``holder`` is that of its first claim."""
+
+    holder: str
+    session: str
+    topics: tuple[str, ...]
+    process: str
+    opened_at: datetime
+    expires_at: datetime
+    token: str
 
 
 class Leases(ABC):
-    """Numbered slots per holder, each held until a time by the keeper's clock."""
+    """Who is connected, each until a time by the keeper's clock, and never more of them than a limit allows."""
 
     @abstractmethod
-    def acquire(self, request: LeaseRequest, limit: int) -> str:
+    def acquire(self, request: LeaseRequest) -> str:
         """Return the token of a new lease, or of the client's own one taken over.
 
-        Raises :exc:`livefeed.exceptions.LimitReached` where all ``limit`` slots are held; 0 means no limit.
+        A lease has all claims of the request or none. The client's own one is one of the same first holder with the
+        same ``client``: what it holds is not asked for again. Raises :exc:`livefeed.exceptions.LimitReached` for the
+        first claim that has no place left.
         """
 
     @abstractmethod
     def renew(self, process: str) -> frozenset[str]:
-        """Prolong the leases of a process; return the tokens it still holds (others were taken over, or expired)."""
+        """Prolong the leases of a process; return the tokens it still holds, with every claim.
+
+        Others were taken over, taken away, or expired and their places are taken.
+        """
 
     @abstractmethod
     def release(self, tokens: Collection[str]) -> None:
         """Give leases back."""
 
     @abstractmethod
+    def revoke(self, *, holder: str = "", session: str = "", topic: str = "", tokens: Collection[str] = ()) -> int:
+        """Take leases away: all that match every argument given. Return how many.
+
+        Their processes notice when they renew them. ``holder`` is that of any of their claims. Raises ValueError where
+        no argument is given, so that nobody ends every connection by mistake.
+        """
+
+    @abstractmethod
+    def connections(self, *, holder: str = "", session: str = "", topic: str = "") -> Iterator[Connection]:
+        """Yield what is live and matches every argument given, in no order; chores are no connections."""
+
+    @abstractmethod
     def sweep(self) -> int:
-        """Remove leases that expired long ago, whose holders never came back; return how many."""
+        """Remove what is left of leases that expired long ago, whose holders never came back; return how many."""
+
+
+def check_given(*arguments: object) -> None:
+    """Raise ValueError where all of the arguments of :meth:`Leases.revoke` are empty."""
+    if not any(arguments):
+        raise ValueError("revoke() would end every connection. Give holder, session, topic or tokens.")
+
+
+def batches(tokens: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Yield tokens, so many at a time."""
+    waiting = iter(tokens)
+    while batch := list(islice(waiting, size)):
+        yield batch
 
 
 def get_leases() -> Leases:
@@ -63,7 +126,7 @@ def chore(name: str) -> Iterator[bool]:
     """
     leases = get_leases()
     try:
-        token = leases.acquire(LeaseRequest(CHORE + name, client="", process=name, topics=""), 1)
+        token = leases.acquire(LeaseRequest((Claim(CHORE + name, 1),), client="", process=name))
     except LimitReached:
         yield False
         return

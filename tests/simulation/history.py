@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from django.db import connections
@@ -11,7 +11,7 @@ from django.db import connections
 from livefeed.events import Event, Stretch
 from livefeed.exceptions import HistoryUnavailable
 from livefeed.history.base import EMPTY, PAGE_BYTES, Head, History, Page, fitting
-from livefeed.leases import LeaseRequest, Leases
+from livefeed.leases import Connection, LeaseRequest, Leases
 
 from .store import STORE, Store
 
@@ -137,7 +137,7 @@ class SimulatedLeases(Leases):
 
     _held: dict[str, set[str]] = {}
 
-    def acquire(self, request: LeaseRequest, limit: int) -> str:
+    def acquire(self, request: LeaseRequest) -> str:
         STORE[0].statement("insert lease")
         token = uuid.uuid4().hex
         self._held.setdefault(request.process, set()).add(token)
@@ -151,6 +151,12 @@ class SimulatedLeases(Leases):
         STORE[0].statement("delete leases")
         for held in self._held.values():
             held.difference_update(tokens)
+
+    def revoke(self, *, holder: str = "", session: str = "", topic: str = "", tokens: Collection[str] = ()) -> int:
+        raise NotImplementedError
+
+    def connections(self, *, holder: str = "", session: str = "", topic: str = "") -> Iterator[Connection]:
+        raise NotImplementedError
 
     def sweep(self) -> int:
         return 0
