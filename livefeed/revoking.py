@@ -85,14 +85,15 @@ def _tell(revocation: Revocation) -> None:
 
 def _revocation(user: Any, session: Any, topic: str, *, close: bool) -> Revocation:
     return Revocation(
-        "" if user is None else _holder(user),
+        "" if user is None else holder_of(user),
         "" if session is None else hashed("session", getattr(session, "session_key", session)),
         validate_topic(topic) if topic else "",
         close=close,
     )
 
 
-def _holder(user: Any) -> str:
+def holder_of(user: Any) -> str:
+    """Return whose connections are those of a user, or of the user with a primary key. Raises ValueError for nobody."""
     known = user if hasattr(user, "pk") else SimpleNamespace(pk=user, is_authenticated=True)
     if known.pk is None or not known.is_authenticated:
         raise ValueError(f"{user!r} is nobody who could be signed in. Give a saved user, or its primary key.")
@@ -144,11 +145,11 @@ def _logged_out(*, request: Any, user: Any, **kwargs: Any) -> None:
 def _user_saved(*, instance: Any, created: bool, using: str, **kwargs: Any) -> None:
     written = kwargs["update_fields"]
     if not created and (written is None or not HARMLESS.issuperset(written)):
-        tell(Revocation(_holder(instance)), using=using)
+        tell(Revocation(holder_of(instance)), using=using)
 
 
 def _user_deleted(*, instance: Any, using: str, **kwargs: Any) -> None:
-    tell(Revocation(_holder(instance)), using=using)
+    tell(Revocation(holder_of(instance)), using=using)
 
 
 def _user_s_rights_changed(
@@ -159,7 +160,7 @@ def _user_s_rights_changed(
         return
     users = [instance] if not reverse else pk_set
     for user in users if users is not None else ():
-        tell(Revocation(_holder(user)), using=using)
+        tell(Revocation(holder_of(user)), using=using)
     if users is None:  # all of a group's users at once, and nobody says who they were
         tell(EVERYBODY, using=using)
 

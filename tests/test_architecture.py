@@ -32,8 +32,9 @@ READING = """
     < authentication < viewers < rates < origins < access < streams < roster < pages < html < views < urls
     < daphne < asgi < checks < admin < testing.capturing < testing.streams < testing.threads < testing.histories
     < testing < templatetags < templatetags.livefeed < management < management.commands
-    < management.commands.livefeed_new_epoch < management.commands.livefeed_prune
-    < management.commands.livefeed_token < migrations < migrations.0001_initial < migrations.0002_claims < apps
+    < management.commands.livefeed_connections < management.commands.livefeed_new_epoch
+    < management.commands.livefeed_prune < management.commands.livefeed_token < migrations
+    < migrations.0001_initial < migrations.0002_claims < apps
 """
 LEFT = [name.strip() for name in WRITING.split("<")]
 ORDER = LEFT + [name.strip() for name in READING.split("<")]
