@@ -1,46 +1,125 @@
-"""Rights that end while a stream is open: within the stated time the stream is closed, and it does not come back."""
+"""Rights that end while streams are open, on two servers: at once where the layer works, else within the interval."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import httpx
 import pytest
 
 from tests.e2e.client import EventStream
-from tests.e2e.servers import manage, serve, site_env
+from tests.e2e.servers import Server, manage, serve, site_env
 from tests.processes import run
 
-RECHECK_INTERVAL = 1
+HOUR = 3600.0
+NEVER_LOOKED_AT = {"LIVEFEED_RECHECK_INTERVAL": HOUR, "LIVEFEED_LEASE_SECONDS": HOUR}
+IMPORTS = "from django.contrib.auth.models import User; from django.contrib.sessions.models import Session; "
+REVOKED, TAKEN = {"reason": "revoked"}, {"reason": "taken-over"}
 
-ENDS = {
-    "logs out": "Session.objects.get(pk={session!r}).delete()",
-    "is deactivated": "User.objects.filter(pk={user}).update(is_active=False)",
+
+class Reader(NamedTuple):
+    """Somebody who is signed in and reads their own notices, on both servers."""
+
+    user: int
+    session: str
+    streams: list[EventStream]
+
+
+@asynccontextmanager
+async def readers(servers: list[Server], env: dict[str, str], count: int) -> AsyncIterator[list[Reader]]:
+    """So many people, who read on all servers; the last one stays open to the end, whatever becomes of the others."""
+    people = json.loads(run([sys.executable, "-m", "tests.e2e.sign_in", str(count)], env=env))
+    async with AsyncExitStack() as stack:
+        found = []
+        for person in people:
+            cookies = {"sessionid": person["session"]}
+            streams = [EventStream(server.url, [f"notice:{person['user']}"], cookies=cookies) for server in servers]
+            for stream in streams:
+                await stack.enter_async_context(stream)
+            found.append(Reader(person["user"], person["session"], streams))
+        await asyncio.gather(*(stream.opened() for reader in found for stream in reader.streams))
+        yield found
+        assert [stream.ends for stream in found[-1].streams] == [[] for _ in servers]
+
+
+async def closes(stream: EventStream, reason: dict[str, str], *, comes_back: bool = False) -> None:
+    await stream.until(lambda: stream.ends, what="the stream is closed")
+    assert [block.data for block in stream.own("closing")] == [reason]
+    if comes_back:
+        await stream.until(lambda: len(stream.own("open")) == 2, what="it is open again")
+    else:
+        await stream.until(lambda: "404" in stream.ends, what="coming back is refused")
+
+
+async def shell(code: str, reader: Reader, env: dict[str, str]) -> None:
+    """Run Python in a process of its own, which serves nothing."""
+    text = IMPORTS + code.format(user=reader.user, session=reader.session)
+    await asyncio.to_thread(manage, "shell", "--command", text, env=env)
+
+
+AT_ONCE = {
+    "is deactivated": "user = User.objects.get(pk={user}); user.is_active = False; user.save()",
+    "gets a new password": "user = User.objects.get(pk={user}); user.set_password('another'); user.save()",
     "is deleted": "User.objects.get(pk={user}).delete()",
 }
-IMPORTS = "from django.contrib.auth.models import User; from django.contrib.sessions.models import Session; "
 
 
-@pytest.mark.parametrize("end", ENDS)
-async def test_the_stream_of_somebody_who_loses_the_right_is_closed(end: str, sqlite_url: str, tmp_path: Path) -> None:
+@pytest.mark.needs("redis")
+async def test_every_server_closes_at_once_what_ended_elsewhere(
+    sqlite_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    env = site_env(database_url=sqlite_url, redis_url=redis_url)
+    where: dict[str, Any] = {"database_url": sqlite_url, "redis_url": redis_url, "settings": NEVER_LOOKED_AT}
+    with serve("uvicorn", tmp_path, **where) as uvicorn, serve("daphne", tmp_path, **where) as daphne:
+        async with readers([uvicorn, daphne], env, len(AT_ONCE) + 3) as people:
+            logs_out, is_disconnected = people[:2]
+            for reader, code in zip(people[2:], AT_ONCE.values(), strict=False):
+                await shell(code, reader, env)
+                for stream in reader.streams:
+                    await closes(stream, REVOKED)
+
+            await _log_out(uvicorn, logs_out)
+            for stream in logs_out.streams:
+                await closes(stream, REVOKED)
+
+            arguments = ("livefeed_connections", "--topic", f"notice:{is_disconnected.user}", "--disconnect")
+            out = await asyncio.to_thread(manage, *arguments, env=env)
+            assert out.count(f"user:{is_disconnected.user} ") == 2
+            for stream in is_disconnected.streams:
+                await closes(stream, REVOKED, comes_back=True)
+
+
+async def _log_out(server: Server, reader: Reader) -> None:
+    """Log out as a browser does: a form, with its token."""
+    token = "c" * 32
+    cookies = {"sessionid": reader.session, "csrftoken": token}
+    async with httpx.AsyncClient(base_url=server.url, cookies=cookies, trust_env=False) as browser:
+        response = await browser.post("/logout/", headers={"X-CSRFToken": token, "Referer": server.url})
+        assert response.status_code == httpx.codes.FOUND, response.text
+
+
+WITHOUT_A_LAYER = {
+    "logs out": ("Session.objects.get(pk={session!r}).delete()", REVOKED),
+    "is deactivated": ("User.objects.filter(pk={user}).update(is_active=False)", REVOKED),
+    "is disconnected": ("from livefeed import disconnect; disconnect(user={user})", TAKEN),
+}
+
+
+async def test_servers_that_hear_nothing_of_each_other_find_out_within_the_interval(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    """Each has a layer of its own, in memory: as if it were away."""
     env = site_env(database_url=sqlite_url)
-    leaving, staying = json.loads(run([sys.executable, "-m", "tests.e2e.sign_in", "2"], env=env))
-    async with AsyncExitStack() as stack:
-        settings = {"LIVEFEED_RECHECK_INTERVAL": RECHECK_INTERVAL}
-        server = stack.enter_context(serve("uvicorn", tmp_path, database_url=sqlite_url, settings=settings))
-        readers = [
-            await stack.enter_async_context(
-                EventStream(server.url, [f"notice:{person['user']}"], cookies={"sessionid": person["session"]})
-            )
-            for person in (leaving, staying)
-        ]
-        await asyncio.gather(*(reader.opened() for reader in readers))
-
-        await asyncio.to_thread(manage, "shell", "--command", IMPORTS + ENDS[end].format(**leaving), env=env)
-        await readers[0].until(lambda: readers[0].ends, what="the stream is closed")
-        assert [block.data for block in readers[0].own("closing")] == [{"reason": "revoked"}]
-        await readers[0].until(lambda: "404" in readers[0].ends, what="coming back is refused")
-        assert readers[1].ends == []
+    where: dict[str, Any] = {"database_url": sqlite_url, "settings": {"LIVEFEED_RECHECK_INTERVAL": 1}}
+    with serve("uvicorn", tmp_path, **where) as uvicorn, serve("daphne", tmp_path, **where) as daphne:
+        async with readers([uvicorn, daphne], env, len(WITHOUT_A_LAYER) + 1) as people:
+            for reader, (code, reason) in zip(people, WITHOUT_A_LAYER.values(), strict=False):
+                await shell(code, reader, env)
+                for stream in reader.streams:
+                    await closes(stream, reason, comes_back=reason == TAKEN)
