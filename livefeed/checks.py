@@ -24,7 +24,11 @@ from .origins import origin_problem
 from .registry import registry
 from .values import resolves
 
-REDIS_HISTORY = "livefeed.history.redis.RedisHistory"
+#: The backends that need a Redis, and what each is.
+IN_REDIS = {
+    "livefeed.history.redis.RedisHistory": "The history is",
+    "livefeed.leases.redis.RedisLeases": "The leases are",
+}
 
 
 @register("livefeed")
@@ -165,7 +169,7 @@ def _check_backends() -> Iterator[CheckMessage]:
     try:
         if not redis:
             get_history()
-        get_leases()
+            get_leases()
     except ImproperlyConfigured as error:
         yield Error(str(error), hint="Correct the dotted path.", id="livefeed.E014")
     layers = getattr(django_settings, "CHANNEL_LAYERS", {})
@@ -178,15 +182,16 @@ def _check_backends() -> Iterator[CheckMessage]:
 
 
 def _check_redis() -> Iterator[CheckMessage]:
-    if settings.HISTORY != REDIS_HISTORY:
+    needing = [IN_REDIS[path] for path in (settings.HISTORY, settings.LEASES) if path in IN_REDIS]
+    if not needing:
         return
     if find_spec("redis") is None:
         yield Error(
-            "The history is Redis, and the package redis is not installed.",
+            f"{needing[0]} in Redis, and the package redis is not installed.",
             hint='pip install "django-livefeed[redis]"',
             id="livefeed.E017",
         )
-    elif problem := import_string("livefeed.history.redis_server.url_problem")(settings.REDIS):
+    elif problem := import_string("livefeed.redis_server.url_problem")(settings.REDIS):
         yield Error(
             problem,
             hint='LIVEFEED_REDIS = "redis://[user:password@]host:port/database", or redis+cluster://… for a Cluster.',

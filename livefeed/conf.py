@@ -59,11 +59,11 @@ class Settings:
 
     #: Dotted path of the history backend. Default: Django's database.
     HISTORY = Setting("livefeed.history.database.DatabaseHistory")
-    #: Dotted path of the keeper of leases. Default: Django's database.
+    #: Dotted path of the keeper of leases, in Redis livefeed.leases.redis.RedisLeases. Default: Django's database.
     LEASES = Setting("livefeed.leases.database.DatabaseLeases")
     #: Alias of the one database that holds the history and the leases. Default "default".
     DATABASE = Setting("default")
-    #: URL of RedisHistory's Redis: redis://, rediss://, unix://, redis+cluster://. Default "".
+    #: URL of RedisHistory's and RedisLeases' Redis: redis://, rediss://, unix://, redis+cluster://. Default "".
     REDIS = Setting("")
     #: Alias in CHANNEL_LAYERS. Default "default"; without CHANNEL_LAYERS an in-memory layer is used.
     CHANNEL_LAYER = Setting("default")

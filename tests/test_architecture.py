@@ -17,15 +17,16 @@ PACKAGE = Path(livefeed.__file__).parent
 
 #: What only a setting brings, by its dotted path.
 BACKENDS = {
-    *("history.database", "history.memory", "history.redis_server", "history.redis_scripts", "history.redis"),
-    "leases.database",
+    *("redis_server", "history.database", "history.memory", "history.redis_scripts", "history.redis"),
+    *("leases.database", "leases.redis_scripts", "leases.redis"),
 }
 #: What `import livefeed` may bring, besides those.
 WRITING = """
-    exceptions < conf < backends < signals < sse < topics < tokens < events < revocations < cursors < models
-    < transactions < history.base < history < history.database < history.memory < history.redis_server
-    < history.redis_scripts < history.redis < leases.base < leases < leases.database < broker < announcing
-    < backlog < publishing < revoking < values < feeds < changes < receivers < livemodel < registry < livefeed
+    exceptions < redis_server < conf < backends < signals < sse < topics < tokens < events < revocations
+    < cursors < models < transactions < history.base < history < history.database < history.memory
+    < history.redis_scripts < history.redis < leases.base < leases < leases.database < leases.redis_scripts
+    < leases.redis < broker < announcing < backlog < publishing < revoking < values < feeds < changes < receivers
+    < livemodel < registry < livefeed
 """
 READING = """
     trimming < pool < chores < tail < flushing < resuming < hub < batches < addresses < sessions < accounts
@@ -101,12 +102,12 @@ def test_only_the_broker_imports_channels() -> None:
 def test_nothing_imports_daphne_or_twisted_that_a_site_without_them_needs() -> None:
     packages = {"daphne", "twisted", "channels_redis", "redis", "psycopg", "MySQLdb"}
     users = {module for module in ORDER for name, top in imports(module) if top and name.partition(".")[0] in packages}
-    assert users == {"history.redis_server"}
+    assert users == {"redis_server"}
 
 
 def test_only_a_setting_brings_what_needs_redis() -> None:
-    """The way to Redis is imported by the Redis history, and that by nobody: ``LIVEFEED_HISTORY`` names it."""
-    needing = {"history.redis_server", "history.redis_scripts", "history.redis"}
+    """The way to Redis is imported by what is kept there, and that by nobody: settings name it."""
+    needing = {"redis_server", "history.redis_scripts", "history.redis", "leases.redis_scripts", "leases.redis"}
     users = {module for module in ORDER for name, _ in imports(module) if own(name) in needing}
     assert users <= needing
 

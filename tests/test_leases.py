@@ -16,6 +16,7 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
+from livefeed.conf import settings
 from livefeed.exceptions import LimitReached
 from livefeed.leases import Claim, Connection, LeaseRequest, Leases, chore, get_leases
 from livefeed.leases.database import BOUNDLESS, WINDOW, DatabaseLeases
@@ -29,21 +30,36 @@ pytestmark = pytest.mark.django_db(transaction=True)
 CROWD = 50
 
 
-@pytest.fixture(params=["database"])
-def keeper(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
+SERIAL = itertools.count()
 
 
-@pytest.fixture
-def leases(keeper: str) -> Leases:
-    return DatabaseLeases()
+@pytest.fixture(params=["database", pytest.param("redis", marks=pytest.mark.needs("redis"))])
+def leases(request: pytest.FixtureRequest, settings: Any) -> Leases:
+    """Each keeper in turn, with nothing to keep yet."""
+    if request.param == "redis":
+        settings.LIVEFEED_REDIS = request.getfixturevalue("redis_url")
+        settings.LIVEFEED_PREFIX = f"leases-{next(SERIAL)}"
+        settings.LIVEFEED_LEASES = "livefeed.leases.redis.RedisLeases"
+    return get_leases()
 
 
 @pytest.fixture
 def pass_time(leases: Leases) -> Callable[[float], None]:
     """Let seconds pass, for every lease there is."""
-    return in_database
+    return in_database if isinstance(leases, DatabaseLeases) else lambda seconds: in_redis(leases, seconds)
+
+
+def in_redis(leases: Any, seconds: float) -> None:
+    client, passed = leases.server.client, int(seconds * 1000)
+    for key in list(client.scan_iter(f"livefeed:{settings.prefix}:*")):
+        left = client.pttl(key)
+        if client.type(key) == "zset":
+            for member, score in client.zrange(key, 0, -1, withscores=True):
+                client.zadd(key, {member: score - passed})
+        elif client.type(key) == "hash":
+            for name in ("opened", "expires"):
+                client.hincrby(key, name, -passed)
+        client.pexpire(key, left - passed)  # or it is gone
 
 
 def in_database(seconds: float) -> None:
@@ -233,14 +249,20 @@ def test_renewing_is_for_the_leases_of_one_process_only(
     assert leases.renew("here") == {here}
 
 
-def test_long_expired_leases_are_swept_and_others_stay(leases: Leases, pass_time: Callable[[float], None]) -> None:
+def test_long_expired_leases_are_swept_and_others_stay(
+    leases: Leases, pass_time: Callable[[float], None], settings: Any
+) -> None:
+    settings.LIVEFEED_LEASE_SECONDS = 3600.0
     for _ in range(3):
         leases.acquire(request(("user:1", 0), ("topic:build", 0), process="killed"))
-    pass_time(2 * 3600)
-    leases.acquire(request(("user:2", 0)))
+    token = leases.acquire(request(("user:2", 0), ("topic:build", 0)))
+    for _ in range(3):
+        pass_time(3000)
+        assert leases.renew("here") == {token}
     assert leases.sweep() == 3
     assert leases.sweep() == 0
-    assert len(leases.renew("here")) == 1
+    assert leases.renew("here") == {token}
+    assert free_places(leases, "topic:build", 5) == 4
 
 
 def test_times_are_those_of_the_keeper_and_not_of_this_machine(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ from livefeed.exceptions import HistoryUnavailable
 from livefeed.history import Head, History, Retention, get_history, position_of
 from livefeed.history import redis as redis_history
 from livefeed.history.redis import RedisHistory
-from livefeed.history.redis_server import Call, Server, url_problem
+from livefeed.redis_server import Call, Server, url_problem
 from livefeed.resuming import AHEAD, EPOCH, TRIMMED, lost
 from livefeed.roster import get_roster
 from livefeed.testing import EventStreamClient, HistoryContract, ServerSentEvent, open_stream

@@ -359,6 +359,7 @@ async def test_a_browser_that_is_one_too_many_gets_a_stream_that_says_when_to_co
     assert event.type == "livefeed-refused"
     assert event.json["reason"] == reason
     assert event.json["limit"] == (0 if reason == "shutdown" else 1)
+    assert event.json["of"] == ("address" if reason == "limit" else "")
     assert 15_000 <= event.json["retry"] <= 30_000
     assert body.startswith(f"retry: {event.json['retry']}\n".encode())
 
@@ -371,7 +372,7 @@ async def test_everybody_else_who_is_one_too_many_gets_a_status(
         await first.next()
         REFUSALS[reason][0](roster, settings)
         response = await get(async_client, EVENTS, PLAIN)
-    assert_problem(response, REFUSALS[reason][1])
+    assert_problem(response, REFUSALS[reason][1], "of the address (1 allowed)" if reason == "limit" else reason)
     assert 15 <= int(response["Retry-After"]) <= 30
 
 

@@ -32,9 +32,9 @@ from ..conf import settings
 from ..cursors import new_epoch
 from ..events import Event, Stretch
 from ..exceptions import HistoryUnavailable
+from ..redis_server import ANSWER_SECONDS, Call, Server
 from . import redis_scripts as scripts
 from .base import EMPTY, PAGE_BYTES, Head, History, Page, Retention, fitting
-from .redis_server import ANSWER_SECONDS, Call, Server
 
 logger = logging.getLogger("livefeed.history")
 

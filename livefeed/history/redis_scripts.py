@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .redis_server import Script
+from ..redis_server import Script
 
 _HELPERS: Final = """
 local function milliseconds()

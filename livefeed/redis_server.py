@@ -20,7 +20,7 @@ from redis.cluster import RedisCluster
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException, RedisError, ResponseError
 from redis.retry import Retry
 
-from ..exceptions import HistoryUnavailable
+from .exceptions import HistoryUnavailable
 
 #: Seconds that connecting may take, and each answer. Query parameters of the URL override them.
 CONNECT_SECONDS = 0.5
@@ -143,7 +143,7 @@ class Server:
 def url_problem(url: str) -> str:
     """Return what is wrong with a value of ``LIVEFEED_REDIS``, or ""."""
     if not url:
-        return "LIVEFEED_REDIS is not set, and the history is Redis."
+        return "LIVEFEED_REDIS is not set, and the history or the leases are in Redis."
     try:
         ConnectionPool.from_url(_plain(url)).make_connection()  # which does not connect
     except (ValueError, TypeError):
