@@ -73,7 +73,8 @@ class LiveFeed:
         if self.model is None:
             return False
         options = self.model._meta
-        return user.has_perm(f"{options.app_label}.view_{options.model_name}")
+        has_perm = getattr(user, "has_perm", None)  # users of a model of the site's own may have no permissions
+        return has_perm is not None and has_perm(f"{options.app_label}.view_{options.model_name}")
 
     def get_queryset(self, topic: str) -> models.QuerySet[Any]:
         """Return the items of a topic, in the order of the page. The widget shows ``limit`` of them, those nearest to

@@ -68,12 +68,13 @@ async def test_who_is_nobody_is_refused(roster: Roster, async_client: AsyncClien
 
 
 async def test_a_feed_without_a_rule_is_closed_to_users_without_permissions(
-    roster: Roster, async_client: AsyncClient
+    roster: Roster, async_client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     await async_client.aforce_login(await new_member())
     sent = {"accept": "text/event-stream"}
     response = await async_client.get(reverse("livefeed:stream"), {"topic": "custom_user.member"}, headers=sent)
     assert response.status_code == 404
+    assert "failed" not in caplog.text
 
 
 async def test_a_signed_name_is_the_member_s_alone(roster: Roster) -> None:
