@@ -20,11 +20,12 @@ from rest_framework.authtoken.models import Token
 from rest_framework.exceptions import AuthenticationFailed as NotAuthenticated
 
 from livefeed import apublish, create_token
-from livefeed.authentication import Identity, authenticate, kept, load
+from livefeed.authentication import Identity, ask, authenticate, kept, load
 from livefeed.exceptions import AuthenticationFailed
 from livefeed.roster import Roster
 from livefeed.testing import EventStreamClient, open_stream
 from livefeed.viewers import page_viewer, today, viewer_of
+from tests.reading import eventually
 
 pytest_plugins = ["tests.reading_fixtures"]
 
@@ -566,6 +567,29 @@ async def test_one_token_expires_and_the_user_s_other_stream_goes_on(roster: Ros
         assert await closing(stream) == {"reason": "revoked"}
         await apublish(REVIEWS, {"n": 1})
         assert (await other.next()).json == {"n": 1}
+
+
+@pytest.mark.parametrize("authenticator", [by_name, slowly_by_name])
+async def test_a_callable_is_asked_again_and_again_for_an_open_stream(
+    roster: Roster, settings: Any, authenticator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.LIVEFEED_RECHECK_INTERVAL = 0.02
+    listed(settings, authenticator)
+    asked: list[str] = []
+
+    def counted(path: str, request: HttpRequest) -> Any:
+        asked.append(path)
+        return ask(path, request)
+
+    monkeypatch.setattr("livefeed.viewers.ask", counted)
+    user = await reviewer()
+    async with open_stream(REVIEWS, headers={"x-name": "ann"}) as stream:
+        assert (await stream.next()).json["topics"] == [REVIEWS]
+        await eventually(lambda: len(asked) > 3, "the callable was asked a few times")
+        await apublish(REVIEWS, {"n": 1})
+        assert (await stream.next()).json == {"n": 1}
+        await user.adelete()
+        assert await closing(stream) == {"reason": "revoked"}
 
 
 async def test_a_stream_of_rest_framework_s_token_ends_with_the_token(roster: Roster, settings: Any) -> None:

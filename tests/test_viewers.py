@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import gc
 import logging
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -37,6 +38,7 @@ from livefeed.conf import Settings
 from livefeed.tokens import password_digest, read_token
 from livefeed.topics import sign_topic, viewer_key
 from livefeed.viewers import Viewer, address_of, today, viewer_of
+from tests.processes import run
 
 MODEL_BACKEND = "django.contrib.auth.backends.ModelBackend"
 ENGINES = ["db", "cache", "cached_db", "file", "signed_cookies"]
@@ -595,6 +597,51 @@ def test_a_token_expires_while_a_stream_is_open(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("time.time", lambda: now + 61)
     assert today(viewers) == [None, None, viewers[2]]
     assert revoked(streams) == [0, 2]
+
+
+# -- a site without users ---------------------------------------------------------------------------------------------
+
+WITHOUT_USERS = """
+import django
+from django.conf import settings
+
+settings.configure(
+    SECRET_KEY="x",
+    INSTALLED_APPS=["django.contrib.sessions", "livefeed"],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+    USE_TZ=True,
+    ROOT_URLCONF="tests.custom_user.urls",
+)
+django.setup()
+from django.contrib.sessions.backends.db import SessionStore
+from django.core.management import call_command
+from django.http import HttpRequest
+from livefeed import create_token
+from livefeed.access import grant, may_read
+from livefeed.viewers import today, viewer_of
+
+call_command("migrate", verbosity=0)
+call_command("check", tags=["livefeed"])
+request = HttpRequest()
+request.session = SessionStore()
+request.session["basket"] = 1
+request.session.save()
+visitor = viewer_of(request)
+with_token = HttpRequest()
+with_token.META["HTTP_AUTHORIZATION"] = "Bearer " + create_token(None, ["job:1"], max_age=60)
+bearer = viewer_of(with_token)
+assert (visitor.user, bearer.user) == (None, None)
+assert today([visitor, bearer]) == [visitor, bearer]
+assert list(grant(bearer, ["job:1", "job:2"]).names) == ["job:1"]
+request.session.delete()
+assert today([visitor, bearer]) == [None, bearer]
+print("well")
+"""
+
+
+def test_a_site_without_users_has_visitors_with_sessions_and_tokens() -> None:
+    out = run([sys.executable, "-W", "error", "-c", WITHOUT_USERS], env={"DJANGO_SETTINGS_MODULE": None}, limit=60)
+    assert out.splitlines()[-1] == "well"
 
 
 # -- what a viewer holds ----------------------------------------------------------------------------------------------
