@@ -230,12 +230,15 @@ def made(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[Token, st
     return read(text), err
 
 
-def test_livefeed_token_prints_the_token_alone_on_stdout(ann: User, capsys: pytest.CaptureFixture[str]) -> None:
+def test_livefeed_token_prints_the_token_alone_on_stdout(
+    ann: User, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time", lambda: 1000.0)
     token, said = made(capsys, "ann")
     assert (token.user_id, token.topics) == (str(ann.pk), None)
     assert password_holds(ann, token.password)
     assert "ann" in said
-    assert 3590 < token.expires_at - time.time() <= 3600
+    assert token.expires_at == 1000.0 + 3600
 
 
 @pytest.mark.parametrize(
