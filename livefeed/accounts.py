@@ -30,8 +30,11 @@ def session_users(sessions: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     wanted = defaultdict(set)
     signed_in = {}
     for key, data in sessions.items():
-        path, pk = data.get(BACKEND_SESSION_KEY, ""), key_of(data.get(SESSION_KEY, ""))
-        if pk is not None and path in django_settings.AUTHENTICATION_BACKENDS:
+        path = data.get(BACKEND_SESSION_KEY, "")
+        if SESSION_KEY not in data or path not in django_settings.AUTHENTICATION_BACKENDS:
+            continue
+        pk = key_of(data[SESSION_KEY])
+        if pk is not None:
             wanted[path].add(pk)
             signed_in[key] = (path, pk)
     found = {path: _users(load_backend(path), pks) for path, pks in wanted.items()}

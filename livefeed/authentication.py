@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -52,7 +52,7 @@ class Account:
     A token's also expires (Unix time).
     """
 
-    password: str
+    password: str = field(repr=False)
     expires_at: float | None = None
 
     def has_expired(self) -> bool:
@@ -67,7 +67,7 @@ class Asked:
     path: str
     scheme: str
     url: str
-    meta: tuple[tuple[str, str], ...]
+    meta: tuple[tuple[str, str], ...] = field(repr=False)
 
 
 class Identity(NamedTuple):

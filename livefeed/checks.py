@@ -16,6 +16,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
 
 from .asgi import Wrapped
+from .authentication import load
 from .conf import MOST, MOST_SECONDS, Settings, settings
 from .feeds import LiveFeed
 from .history import get_history
@@ -129,7 +130,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
         for text in filter(None, (setting.error() for setting in Settings.declared()))
     ]
     if not errors:
-        errors += _check_backends()
+        errors += [*_check_backends(), *_check_authentication()]
         if not settings.RETENTION and not settings.RETENTION_EVENTS:
             errors.append(
                 Warning(
@@ -197,6 +198,40 @@ def _check_redis() -> Iterator[CheckMessage]:
             hint='LIVEFEED_REDIS = "redis://[user:password@]host:port/database", or redis+cluster://… for a Cluster.',
             id="livefeed.E018",
         )
+
+
+def _check_authentication() -> Iterator[CheckMessage]:
+    for path in settings.AUTHENTICATION:
+        try:
+            load(path)
+        except ImproperlyConfigured as error:
+            yield Error(
+                str(error),
+                hint="List dotted paths of callables (request) -> user | None, or of Django REST framework's classes.",
+                id="livefeed.E040",
+            )
+    sessions = "livefeed.authentication.session" in settings.AUTHENTICATION
+    if sessions and apps.is_installed("django.contrib.auth") and (missing := list(_missing_middleware())):
+        yield Warning(
+            f"LIVEFEED_AUTHENTICATION lists sessions, but MIDDLEWARE has no {' and no '.join(missing)}.",
+            hint="Add it, or take livefeed.authentication.session out of the list.",
+            id="livefeed.W041",
+        )
+
+
+def _missing_middleware() -> Iterator[str]:
+    """Yield those classes of Django's by which a session is known that the site has neither as they are nor derived."""
+    try:
+        there = [import_string(path) for path in django_settings.MIDDLEWARE]
+    except ImportError:
+        return  # the site does not start, and says why
+    for path in (
+        "django.contrib.sessions.middleware.SessionMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+    ):
+        wanted = import_string(path)
+        if not any(isinstance(found, type) and issubclass(found, wanted) for found in there):
+            yield path
 
 
 @register("livefeed")

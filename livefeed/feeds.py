@@ -73,7 +73,8 @@ class LiveFeed:
         if self.model is None:
             return False
         options = self.model._meta
-        return user.has_perm(f"{options.app_label}.view_{options.model_name}")
+        has_perm = getattr(user, "has_perm", None)  # users of a model of the site's own may have no permissions
+        return has_perm is not None and has_perm(f"{options.app_label}.view_{options.model_name}")
 
     def get_view_permissions(self, asked: Sequence[tuple[Any, str]]) -> Any:
         """Return the answers of :meth:`has_view_permission` to many questions (user, topic), in their order.

@@ -8,6 +8,7 @@ through the layer. Where that is away, each process finds out by itself: whose r
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from asgiref.sync import sync_to_async
 from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.signals import user_logged_out
+from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.db.models import Model
 from django.db.models.signals import m2m_changed, post_delete, post_save
@@ -112,7 +114,16 @@ def connect() -> None:
     Not to the end of sessions: with a receiver there, Django would load each of the old ones that it removes in bulk.
     """
     user_logged_out.connect(_logged_out, dispatch_uid="livefeed.revoking")
-    user_model = get_user_model()
+    with suppress(ImproperlyConfigured):  # a site without users
+        _listen_to_users(get_user_model())
+    if apps.is_installed("django.contrib.auth"):
+        group = apps.get_model("auth", "Group")
+        _listen(m2m_changed, group.permissions.through, _rights_changed)
+        _listen(post_delete, group, _rights_changed)
+        _listen(post_delete, apps.get_model("auth", "Permission"), _rights_changed)
+
+
+def _listen_to_users(user_model: type[Model]) -> None:
     for model in apps.get_models():
         if issubclass(model, user_model):
             _listen(post_save, model, _user_saved)
@@ -120,11 +131,6 @@ def connect() -> None:
     for name in ("groups", "user_permissions"):
         if field := _many_to_many(user_model, name):
             _listen(m2m_changed, field.through, _user_s_rights_changed)
-    if apps.is_installed("django.contrib.auth"):
-        group = apps.get_model("auth", "Group")
-        _listen(m2m_changed, group.permissions.through, _rights_changed)
-        _listen(post_delete, group, _rights_changed)
-        _listen(post_delete, apps.get_model("auth", "Permission"), _rights_changed)
 
 
 def _listen(signal: Any, sender: type[Model], receiver: Any) -> None:

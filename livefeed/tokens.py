@@ -11,7 +11,7 @@ import hmac
 import math
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -36,7 +36,7 @@ class Token:
     user_id: str | None
     topics: frozenset[str] | None
     expires_at: float
-    password: str
+    password: str = field(repr=False)
 
 
 def create_token(user: Any, topics: Iterable[str] | None = None, *, max_age: float | timedelta) -> str:

@@ -25,6 +25,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.sessions",
     "django.contrib.staticfiles",
+    "rest_framework.authtoken",
     "livefeed",
     "tests.testapp",
     "news",  # of the documentation's examples: tests/news

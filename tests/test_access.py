@@ -1,4 +1,4 @@
-"""Who is asking, what they may read, and whether that still holds. Closed: what no rule opens is refused."""
+"""What viewers may read, and whether that still holds. Closed: what no rule opens is refused."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_K
 from django.contrib.auth.models import AnonymousUser, Group, Permission, User
 from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
-from django.http import HttpRequest
-from django.test import Client, RequestFactory
+from django.test import Client
 from django.utils import timezone
 
 from livefeed import LiveFeed, apublish
@@ -23,7 +22,7 @@ from livefeed.access import grant, may_read, rechecked
 from livefeed.roster import Roster
 from livefeed.testing import EventStreamClient, open_stream
 from livefeed.topics import sign_topic, signature_holds
-from livefeed.viewers import Viewer, address_of, viewer_of
+from livefeed.viewers import Viewer
 
 pytest_plugins = ["tests.reading_fixtures"]
 
@@ -53,81 +52,6 @@ def lost(streams: Sequence[tuple[Viewer, dict[str, str]]]) -> list[int]:
 
 def allow(user: User, codename: str = "view_review") -> None:
     user.user_permissions.add(Permission.objects.get(codename=codename))
-
-
-# -- who is asking ----------------------------------------------------------------------------------------------------
-
-
-def request_from(address: str, forwarded: str | None = None) -> HttpRequest:
-    headers = {} if forwarded is None else {"x-forwarded-for": forwarded}
-    return RequestFactory().get("/", headers=headers, REMOTE_ADDR=address)
-
-
-@pytest.mark.parametrize(
-    ("trusted", "forwarded", "address"),
-    [
-        (0, None, "10.0.0.1"),
-        (0, "1.2.3.4", "10.0.0.1"),  # anybody can write that
-        (1, "1.2.3.4", "1.2.3.4"),
-        (1, "6.6.6.6, 1.2.3.4", "1.2.3.4"),  # what stands before the last hop is the client's word
-        (2, "6.6.6.6, 1.2.3.4, 10.0.0.2", "1.2.3.4"),
-        (2, "1.2.3.4", "1.2.3.4"),
-        (1, "", "10.0.0.1"),
-        (1, None, "10.0.0.1"),
-        (1, "1.2.3.4 ,", "1.2.3.4"),
-    ],
-)
-def test_the_address_is_what_our_own_proxies_report(
-    settings: Any, trusted: int, forwarded: str | None, address: str
-) -> None:
-    settings.LIVEFEED_TRUSTED_PROXIES = trusted
-    assert address_of(request_from("10.0.0.1", forwarded)) == address
-
-
-def test_a_request_without_middleware_comes_from_an_address() -> None:
-    viewer = viewer_of(request_from("10.0.0.1"))
-    assert (viewer.is_user, viewer.session_key, viewer.key) == (False, None, "anonymous")
-    assert viewer.holder.startswith("address:")
-
-
-def test_users_sessions_and_addresses_are_different_holders() -> None:
-    user = User(pk=7)
-    holders = {
-        Viewer(user, "s1", "a").holder,
-        Viewer(AnonymousUser(), "s1", "a").holder,
-        Viewer(AnonymousUser(), "s2", "a").holder,
-        Viewer(AnonymousUser(), None, "a").holder,
-        Viewer(AnonymousUser(), None, "b").holder,
-        Viewer(AnonymousUser(), "a", "b").holder,
-    }
-    assert len(holders) == 6
-
-
-def test_a_user_is_one_holder_wherever_they_are() -> None:
-    user = User(pk=7)
-    assert Viewer(user, "s1", "a").holder == Viewer(user, "s2", "b").holder == "user:7"
-
-
-def test_neither_session_nor_address_can_be_read_from_a_lease() -> None:
-    assert "secret-session" not in Viewer(AnonymousUser(), "secret-session", "a").holder
-    assert "192.0.2.7" not in Viewer(AnonymousUser(), None, "192.0.2.7").holder
-
-
-@pytest.mark.django_db
-def test_the_viewer_of_a_session_is_its_user(rf: RequestFactory) -> None:
-    user = User.objects.create_user("ann")
-    request = rf.get("/")
-    request.session, request.user = session_of(user), user
-    viewer = viewer_of(request)
-    assert (viewer.key, viewer.by_session) == (f"user:{user.pk}", True)
-
-
-@pytest.mark.django_db
-def test_a_user_that_came_by_token_is_not_the_session_s(rf: RequestFactory) -> None:
-    user = User.objects.create_user("ann")
-    request = rf.get("/")
-    request.session, request.user = SessionStore(), user
-    assert viewer_of(request).by_session is False
 
 
 # -- rules ------------------------------------------------------------------------------------------------------------

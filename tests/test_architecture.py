@@ -100,7 +100,7 @@ def test_only_the_broker_imports_channels() -> None:
 
 
 def test_nothing_imports_daphne_or_twisted_that_a_site_without_them_needs() -> None:
-    packages = {"daphne", "twisted", "channels_redis", "redis", "psycopg", "MySQLdb"}
+    packages = {"daphne", "twisted", "channels_redis", "redis", "psycopg", "MySQLdb", "rest_framework"}
     users = {module for module in ORDER for name, top in imports(module) if top and name.partition(".")[0] in packages}
     assert users == {"redis_server"}
 

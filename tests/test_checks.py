@@ -8,6 +8,7 @@ from typing import Any
 
 import daphne.http_protocol
 import pytest
+from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.core import checks
 from django.core.checks import CheckMessage
 from django.core.management import call_command
@@ -251,6 +252,7 @@ WRONG: dict[str, list[Any]] = {
     "TRUSTED_PROXIES": [-1, "1"],
     "RECHECK_INTERVAL": [0, 0.5],
     "SIGNATURE_SECONDS": [0, "1 day"],
+    "AUTHENTICATION": [None, "livefeed.authentication.session", [7]],
 }
 
 
@@ -320,6 +322,51 @@ def test_e015_a_channel_layer_that_is_not_there(settings: Any) -> None:
     message = about("E015")
     assert "'fast'" in message.msg
     assert "default" in str(message.hint)
+
+
+def known_to_nobody(request: Any) -> None:
+    """An authenticator, to be named."""
+
+
+@pytest.mark.parametrize(
+    "path", ["nowhere.token", "livefeed.authentication.nothing", "livefeed.conf.Settings", "tests"]
+)
+def test_e040_an_authenticator_that_is_none(settings: Any, path: str) -> None:
+    settings.LIVEFEED_AUTHENTICATION = ["livefeed.authentication.session", path]
+    assert repr(path) in about("E040").msg
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "rest_framework.authentication.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+        f"{__name__}.known_to_nobody",
+    ],
+)
+def test_callables_and_classes_of_rest_framework_are_authenticators(settings: Any, path: str) -> None:
+    settings.LIVEFEED_AUTHENTICATION = (path,)
+    assert "livefeed.E040" not in ids()
+
+
+@pytest.mark.parametrize(
+    "missing", ["sessions.middleware.SessionMiddleware", "auth.middleware.AuthenticationMiddleware"]
+)
+def test_w041_sessions_without_their_middleware(settings: Any, missing: str) -> None:
+    settings.MIDDLEWARE = [path for path in settings.MIDDLEWARE if not path.endswith(missing)]
+    assert missing in about("W041").msg
+    settings.LIVEFEED_AUTHENTICATION = ["livefeed.authentication.token"]
+    assert "livefeed.W041" not in ids()
+
+
+class DerivedMiddleware(AuthenticationMiddleware):
+    """As sites have them."""
+
+
+def test_w041_is_silent_for_a_derived_middleware(settings: Any) -> None:
+    own = f"{__name__}.DerivedMiddleware"
+    settings.MIDDLEWARE = [own if path.endswith("AuthenticationMiddleware") else path for path in settings.MIDDLEWARE]
+    assert "livefeed.W041" not in ids()
 
 
 # -- how the site serves ----------------------------------------------------------------------------------------------
