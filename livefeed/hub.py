@@ -41,9 +41,12 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 
 
 class Hub:
-    """The reading half's centre on one event loop. All methods belong to that loop's thread."""
+    """The reading half's centre on one event loop. All methods belong to that loop's thread.
 
-    def __init__(self, encode: Callable[[Event], bytes]) -> None:
+    ``encode`` makes the frame that all readers share; where it returns None, tails keep the event itself.
+    """
+
+    def __init__(self, encode: Callable[[Event], bytes | None]) -> None:
         self.pool = Pool()
         self.tails: dict[str, Tail] = {}
         self._encode = encode
@@ -170,9 +173,16 @@ class Hub:
         if tail is None:
             return
         if not stretch.epoch:
-            self._flusher.flush_soon(tail, [self._encode(event) for event in stretch.events])
+            self._pass_on(tail, stretch.events)
         elif self._extend(tail, stretch.epoch, stretch.events) is not Fit.KNOWN:
             self._spawn_repair(tail)
+
+    def _pass_on(self, tail: Tail, fleeting: Sequence[Event]) -> None:
+        frames = [frame for event in fleeting if (frame := self._encode(event)) is not None]
+        if len(frames) == len(fleeting):
+            self._flusher.flush_soon(tail, frames)
+        else:
+            self._flusher.offer_soon(tail, fleeting)
 
     def _extend(self, tail: Tail, epoch: str, events: Iterable[Event]) -> Fit:
         """Add events to a tail; return how the first one fits that could not be added, or else that all are known."""
@@ -190,7 +200,9 @@ class Hub:
         return misfit
 
     def _frame(self, event: Event) -> Frame:
-        return Frame(event.seq or 0, event.created_at.timestamp(), self._encode(event), event.id)
+        body = self._encode(event)
+        kept = event if body is None else None
+        return Frame(event.seq or 0, event.created_at.timestamp(), body or b"", event.id, kept)
 
     # -- repair ---------------------------------------------------------------------------------------------------
 

@@ -29,7 +29,8 @@ WRITING = """
 """
 READING = """
     trimming < pool < chores < tail < flushing < resuming < hub < batches < addresses < sessions < accounts
-    < authentication < viewers < rates < origins < access < streams < roster < pages < html < views < urls
+    < authentication < viewers < rates < origins < access < personal < streams
+    < personal_streams < roster < pages < html < views < urls
     < daphne < asgi < checks < admin < testing.capturing < testing.streams < testing.threads < testing.histories
     < testing < templatetags < templatetags.livefeed < management < management.commands
     < management.commands.livefeed_new_epoch < management.commands.livefeed_prune

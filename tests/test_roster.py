@@ -19,7 +19,8 @@ from livefeed.events import new_event
 from livefeed.history import get_history
 from livefeed.leases import get_leases
 from livefeed.models import Lease
-from livefeed.roster import Roster, encode, get_roster, rosters
+from livefeed.personal import encode
+from livefeed.roster import Roster, get_roster, rosters
 from livefeed.testing import open_stream
 from livefeed.viewers import Viewer
 from tests.reading import LIMIT, eventually, numbers, pool_threads
