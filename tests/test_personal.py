@@ -350,6 +350,7 @@ async def test_a_personal_stream_is_reset_as_any_other(hub: Hub, asker: Asker, w
     events = await reader.until_quiet()
     (reset,) = [event for event in events if event.type == "livefeed-reset"]
     assert (reset.json["topic"], reset.json["reason"]) == (TOPIC, "epoch")
+    assert reset.id not in [event.id for event in events if event.type == "livefeed-sync"]
     assert reader.ns == [0, 2, 3, 4]
     assert events[-1].id == cursor_of(TOPIC, "plain")
 
