@@ -28,7 +28,7 @@ WRITING = """
     < backlog < publishing < revoking < values < feeds < changes < receivers < livemodel < registry < livefeed
 """
 READING = """
-    trimming < pool < chores < tail < flushing < resuming < hub < batches < addresses < sessions < accounts
+    trimming < pool < chores < tail < flushing < resuming < membership < hub < batches < addresses < sessions < accounts
     < authentication < viewers < rates < origins < access < personal < streams
     < personal_streams < roster < pages < html < views < urls
     < daphne < asgi < checks < admin < testing.capturing < testing.streams < testing.threads < testing.histories

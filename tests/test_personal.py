@@ -532,9 +532,8 @@ async def test_portions_are_delivered_as_they_come_and_nothing_is_lost_between_t
     with_feed(feed(even))
     readers = [await connect(hub, asker, User(pk=pk, username=str(pk))) for pk in range(1, 5)]
     publish(hub, *({"n": n} for n in range(40)))
-    for reader in readers:
-        await reader.until_quiet()
-        assert reader.ns == list(range(0, 40, 2))
+    await asyncio.gather(*(reader.until_quiet() for reader in readers))
+    assert [reader.ns for reader in readers] == [list(range(0, 40, 2))] * 4
 
 
 async def test_what_a_hook_makes_large_is_sent_in_chunks(hub: Hub, asker: Asker, with_feed: Any) -> None:

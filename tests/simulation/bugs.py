@@ -7,7 +7,19 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from livefeed import backlog, broker, hub, personal, personal_streams, publishing, resuming, roster, streams, tail
+from livefeed import (
+    backlog,
+    broker,
+    hub,
+    membership,
+    personal,
+    personal_streams,
+    publishing,
+    resuming,
+    roster,
+    streams,
+    tail,
+)
 from livefeed.announcing import announce
 from livefeed.cursors import NONE_YET, Position
 from livefeed.events import Event
@@ -187,7 +199,7 @@ def nobody_numbers_what_is_left_over() -> list[Patch]:
 def layer_is_not_joined_again() -> list[Patch]:
     """After the layer restarted, a hub is in no group any more: every event waits for a look."""
 
-    def nothing(self: hub.Hub) -> None:
+    def nothing(self: membership.Membership) -> None:
         pass
 
     def compare(self: hub.Hub, heads: dict[str, Head]) -> None:
@@ -196,7 +208,7 @@ def layer_is_not_joined_again() -> list[Patch]:
             if found is not None and (head.epoch, head.seq) != (found.epoch, found.head):
                 self._spawn_repair(found)
 
-    return [(hub.Hub, "_join_again_soon", nothing), (hub.Hub, "_compare", compare)]
+    return [(membership.Membership, "join_again_soon", nothing), (hub.Hub, "_compare", compare)]
 
 
 # -- publishing -------------------------------------------------------------------------------------------------------

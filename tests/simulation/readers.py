@@ -193,7 +193,8 @@ class Reader:
         if reason == "trimmed":
             return before.seq < store.head(topic).floor or (topic, before.epoch) in store.left
         if reason == "epoch":
-            return (topic, before.epoch) in store.left
+            moved = topic == self.scenario.personal and before == NONE_YET  # perhaps, by what it was not told of
+            return (topic, before.epoch) in store.left or (moved and any(name == topic for name, _ in store.left))
         if reason == "behind":
             was_far = store.head(topic).seq - before.seq > self.scenario.sizes["replay"] > 0
             return was_far or (topic, before.epoch) in store.left
