@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from django.db import models
 
+from .events import Event
 from .exceptions import FeedError
 from .topics import prefix, validate_topic
 from .values import column_names, value_of
@@ -63,6 +64,16 @@ class LiveFeed:
         """Return an event's data, by default the ``fields`` of the instance. ``pk`` is added where it is missing."""
         return {name: value_of(instance, name) for name in self.field_names}
 
+    def get_data_for(self, user: Any, event: Event) -> Any:
+        """Return an event's data as this user is to see it, or None for nothing at all. May be an ``async def``.
+
+        By default ``event.data`` for everybody, and only then events are encoded once for all. A feed that overrides
+        this is asked in a thread, once for each user and event, with the user as of now, also for events of long ago;
+        for those of every type (``deleted`` has only ``pk``), and for the widget's items (as ``created``).
+        What fails is hidden and logged. Users who may read the topic can tell how many events were hidden from them.
+        """
+        return event.data
+
     def has_view_permission(self, user: Any, topic: str) -> Any:
         """Return whether this user may read this topic. May be an ``async def``.
 
@@ -106,6 +117,11 @@ class LiveFeed:
         if self.fields == "__all__":
             return column_names(self.model) if self.model is not None else ()
         return self.fields
+
+    @property
+    def is_personal(self) -> bool:
+        """Whether viewers may each see something else."""
+        return self.overrides("get_data_for")
 
     def overrides(self, *hooks: str) -> bool:
         """Tell whether this feed's class has its own version of one of these methods."""

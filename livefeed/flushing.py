@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
+from .events import Event
 from .sse import with_topic
 from .tail import Tail
 
@@ -20,6 +21,7 @@ class Flusher:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._moved: dict[Tail, list[bytes]] = {}
+        self._offered: dict[Tail, list[Event]] = {}
         self._flushing = False
         self._not_before = 0.0
 
@@ -28,6 +30,11 @@ class Flusher:
         self._moved.setdefault(tail, []).extend(fleeting)
         if not self._flushing:
             self._schedule()
+
+    def offer_soon(self, tail: Tail, fleeting: Iterable[Event]) -> None:
+        """Offer the waiting readers of a tail fleeting events that each of them sees in their own way."""
+        self._offered.setdefault(tail, []).extend(fleeting)
+        self.flush_soon(tail)
 
     def _schedule(self) -> None:
         self._flushing = True
@@ -41,7 +48,15 @@ class Flusher:
             named = b"".join(with_topic(tail.topic, frame) for frame in fleeting)
             for reader in tail.readers:
                 reader.wake(named if len(reader.tails) > 1 else plain)
+        if self._offered:
+            self._offer()
         self._watch(LAPS, began)
+
+    def _offer(self) -> None:
+        offered, self._offered = self._offered, {}
+        for tail, events in offered.items():
+            for reader in tail.readers:
+                reader.offer(events)
 
     def _watch(self, laps: int, began: float) -> None:
         """Wait until the loop has done what the flush set off, and take the time."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
 
@@ -21,10 +22,11 @@ from django.utils.translation import gettext as _
 
 from .access import may_read, signed_name
 from .cursors import entry, join
-from .events import encode
+from .events import Event, encode
 from .exceptions import FeedError, HistoryUnavailable, InvalidTopic
 from .feeds import LiveFeed
 from .history import cursor
+from .personal import seen
 from .registry import registry
 from .resuming import NOWHERE
 from .topics import is_signed, sign_topic, validate_topic
@@ -33,6 +35,8 @@ from .viewers import Viewer, page_viewer
 logger = logging.getLogger("livefeed.html")
 
 INSERT = ("prepend", "append")
+#: Times as many items as the widget shows are looked through for those that its viewer may see.
+PLENTY = 5
 
 
 def live_feed(request: HttpRequest, topic: str, *, limit: int = 0, insert: str = "", label: str = "") -> SafeString:
@@ -56,17 +60,17 @@ def live_feed(request: HttpRequest, topic: str, *, limit: int = 0, insert: str =
         "insert": insert,
         "label": label or _label(feed),
     }
-    items = item_data(feed, topic, limit or feed.limit, insert)
+    items = item_data(feed, topic, viewer.user, limit or feed.limit, insert)
     context["items"] = render_items(feed, topic, items)
-    context["blank"] = render_item(feed, topic, dict.fromkeys(items[0] if items else ["pk", *feed.field_names], ""))
+    context["blank"] = render_item(feed, topic, _blank(feed, items))
     return render_to_string("livefeed/feed.html", context)
 
 
-def snapshot(topic: str, limit: int = 0, insert: str = "") -> SafeString:
-    """Return the items of a topic and their cursor: what the widget shows after a reset."""
+def snapshot(topic: str, user: Any, limit: int = 0, insert: str = "") -> SafeString:
+    """Return the items of a topic as this user sees them, and their cursor: what the widget shows after a reset."""
     feed = owner(topic)
     taken = cursor(topic)
-    items = item_data(feed, topic, limit or feed.limit, insert or feed.insert)
+    items = item_data(feed, topic, user, limit or feed.limit, insert or feed.insert)
     return render_to_string("livefeed/snapshot.html", {"cursor": taken, "items": render_items(feed, topic, items)})
 
 
@@ -80,12 +84,31 @@ def owner(topic: str) -> LiveFeed:
     return feed
 
 
-def item_data(feed: LiveFeed, topic: str, limit: int, insert: str) -> list[dict[str, Any]]:
+def item_data(feed: LiveFeed, topic: str, user: Any, limit: int, insert: str) -> list[dict[str, Any]]:
     """Return the data of a topic's items in the order of the page: those nearest to where new ones come in."""
     items = feed.get_queryset(topic)
-    nearest = (items if feed.insert == "prepend" else items.reverse())[:limit]
-    data = [feed.data_of(item) for item in nearest]
+    nearest = items if feed.insert == "prepend" else items.reverse()
+    if feed.is_personal:
+        looks = (_as_seen(feed, topic, user, item) for item in nearest[: limit * PLENTY])
+        data = list(islice((look for look in looks if look is not None), limit))
+    else:
+        data = [feed.data_of(item) for item in nearest[:limit]]
     return data if insert == "prepend" else data[::-1]
+
+
+def _as_seen(feed: LiveFeed, topic: str, user: Any, item: Any) -> dict[str, Any] | None:
+    """Return an item as this user sees it, with its key, by which the page finds it again; None where it is hidden."""
+    event = seen(user, Event(topic, "created", encode(feed.data_of(item)), id=f"item {item.pk}"))
+    data = None if event is None else event.data
+    if data is not None and not isinstance(data, dict):
+        logger.error("Item %s of %s is hidden: %s.get_data_for returned no dict.", item.pk, topic, type(feed).__name__)
+    return {"pk": item.pk, **data} if isinstance(data, dict) else None
+
+
+def _blank(feed: LiveFeed, items: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Return an item without values, with every field that one of these has."""
+    names = [name for item in items for name in item] if feed.is_personal else list(items[0]) if items else []
+    return dict.fromkeys(names or ["pk", *feed.field_names], "")
 
 
 def render_items(feed: LiveFeed, topic: str, items: Iterable[dict[str, Any]]) -> SafeString:

@@ -8,7 +8,6 @@ the loop is idle, and under load no sooner than the last flush kept the loop bus
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from .conf import settings
 from .events import Event, Stretch
 from .flushing import Flusher
 from .history import EMPTY, PAGE_BYTES, Head, Page, get_history, position_of, unbroken
+from .membership import Membership
 from .pool import Pool
 from .revocations import Revocation
 from .tail import Budget, Fit, Frame, Subscription, Tail
@@ -34,31 +34,26 @@ LINGER = 30.0
 #: Seconds between two comparisons of all tails with the history, and between two trimmings of it.
 SWEEP_EVERY = 60.0
 TRIM_EVERY = 60.0
-#: Seconds that joining or leaving a topic may take: a layer that hangs is away.
-JOIN_SECONDS = 2.0
-#: Seconds before the layer is tried again after it failed: the first and the longest pause.
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 
 
 class Hub:
-    """The reading half's centre on one event loop. All methods belong to that loop's thread."""
+    """The reading half's centre on one event loop. All methods belong to that loop's thread.
 
-    def __init__(self, encode: Callable[[Event], bytes]) -> None:
+    ``encode`` makes the frame that all readers share; where it returns None, tails keep the event itself.
+    """
+
+    def __init__(self, encode: Callable[[Event], bytes | None]) -> None:
         self.pool = Pool()
         self.tails: dict[str, Tail] = {}
         self._encode = encode
         #: Called with what other processes, or this one, say of rights that may have ended.
         self.on_revocations: Callable[[Sequence[Revocation]], None] = _ignore
         self._budget = Budget(settings.TAIL_BYTES)
-        self._inbox = broker.Inbox()
         self._tasks: list[asyncio.Task[None]] = []
         self._opening: dict[str, asyncio.Task[dict[str, Tail]]] = {}
         self._repairs: dict[Tail, asyncio.Task[None]] = {}
         self._repair_again: set[Tail] = set()
-        self._joining: dict[str, asyncio.Task[None]] = {}
-        self._unjoined: dict[str, None] = {}  # topics to join again, in order
-        self._joining_again: asyncio.Task[None] | None = None
-        self._layer_is_away = False
+        self._membership = Membership(lambda: {broker.REVOCATIONS: None, **self.tails}, self._take)
         self._pages: dict[tuple[str, int, int], asyncio.Task[tuple[Head, list[Frame]]]] = {}
         self._idle: dict[str, float] = {}
         self._flusher = Flusher(asyncio.get_running_loop())
@@ -72,20 +67,19 @@ class Hub:
         if not self._tasks:
             loop = asyncio.get_running_loop()
             broker.serve_from(loop)
-            self._join_soon(broker.REVOCATIONS)
+            self._membership.join_soon(broker.REVOCATIONS)
             self._tasks = [loop.create_task(chore) for chore in self._chores()]
 
     async def stop(self) -> None:
         """Leave the layer, let go of threads and connections. Streams have to be closed before."""
-        again = [self._joining_again] if self._joining_again else []
-        tasks = [*self._tasks, *self._joining.values(), *again]
+        tasks = [*self._tasks, *self._membership.under_way()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._tasks = []
         for topic in list(self.tails):
             await self._close_tail(topic)
-        await self._leave(broker.REVOCATIONS)
+        await self._membership.leave(broker.REVOCATIONS)
         self.pool.close()
 
     # -- readers --------------------------------------------------------------------------------------------------
@@ -114,8 +108,7 @@ class Hub:
 
     async def _open(self, topics: Sequence[str]) -> dict[str, Tail]:
         # First join, then read: what comes in between is seen by one or the other; while the layer is away, by looks.
-        joining = [self._join_soon(topic) for topic in topics]
-        await asyncio.wait(joining, timeout=0 if self._layer_is_away else JOIN_SECONDS)
+        await self._membership.join(topics)
         if self._marker is None:  # a look compares what moved since then; so it has to be from before the heads
             _, self._marker = await self.pool.run(get_history().moved, None)
         heads = await self.pool.run(get_history().heads, topics)
@@ -170,9 +163,16 @@ class Hub:
         if tail is None:
             return
         if not stretch.epoch:
-            self._flusher.flush_soon(tail, [self._encode(event) for event in stretch.events])
+            self._pass_on(tail, stretch.events)
         elif self._extend(tail, stretch.epoch, stretch.events) is not Fit.KNOWN:
             self._spawn_repair(tail)
+
+    def _pass_on(self, tail: Tail, fleeting: Sequence[Event]) -> None:
+        frames = [frame for event in fleeting if (frame := self._encode(event)) is not None]
+        if len(frames) == len(fleeting):
+            self._flusher.flush_soon(tail, frames)
+        else:
+            self._flusher.offer_soon(tail, fleeting)
 
     def _extend(self, tail: Tail, epoch: str, events: Iterable[Event]) -> Fit:
         """Add events to a tail; return how the first one fits that could not be added, or else that all are known."""
@@ -190,7 +190,9 @@ class Hub:
         return misfit
 
     def _frame(self, event: Event) -> Frame:
-        return Frame(event.seq or 0, event.created_at.timestamp(), self._encode(event), event.id)
+        body = self._encode(event)
+        kept = event if body is None else None
+        return Frame(event.seq or 0, event.created_at.timestamp(), body or b"", event.id, kept)
 
     # -- repair ---------------------------------------------------------------------------------------------------
 
@@ -247,11 +249,11 @@ class Hub:
 
     def _chores(self) -> list[Coroutine[Any, Any, None]]:
         return [
-            self._receive(),
+            self._membership.receive(),
             repeat("The look at the history", settings.LOOK_INTERVAL, self._look),
             repeat("The sweep over all topics", SWEEP_EVERY, self._sweep),
             repeat("Trimming the history", TRIM_EVERY, self._trim),
-            repeat("Joining the layer again", self._inbox.expiry / 3, self._rejoin),
+            repeat("Joining the layer again", self._membership.expiry / 3, self._membership.renew),
             repeat("Closing idle topics", LINGER / 3, self._tidy),
         ]
 
@@ -261,7 +263,7 @@ class Hub:
             self._marker = None  # tails begin with the end of their topic, and need not hear of what was before
             self.pool.close_if_idle()
             return
-        self._join_again_soon()
+        self._membership.join_again_soon()
         history = get_history()
         moved, self._marker = await self.pool.run(history.moved, self._marker)
         self._compare(moved)
@@ -286,7 +288,7 @@ class Hub:
             tail.floor = head.floor
             if (head.epoch, head.seq) != (tail.epoch, tail.head):
                 self._spawn_repair(tail)
-                self._join_soon(topic)  # the layer did not bring it: perhaps it forgot us
+                self._membership.join_soon(topic)  # the layer did not bring it: perhaps it forgot us
 
     async def _tidy(self) -> None:
         """Close the tails that nobody came back to."""
@@ -302,71 +304,9 @@ class Hub:
         tail = self.tails.pop(topic)
         self._idle.pop(topic, None)
         tail.restart(position_of(EMPTY))
-        await self._leave(topic)
+        await self._membership.leave(topic)
         if topic in self.tails or topic in self._opening:
-            self._unjoined[topic] = None  # somebody came meanwhile, and leaving may have overtaken joining
-
-    # -- the layer ------------------------------------------------------------------------------------------------
-
-    def _join_soon(self, topic: str) -> asyncio.Task[None]:
-        """Start to join a topic, or return the attempt under way. No reader of the history waits for it."""
-        if topic not in self._joining:
-            self._joining[topic] = asyncio.get_running_loop().create_task(self._join(topic))
-            self._joining[topic].add_done_callback(lambda _: self._joining.pop(topic))
-        return self._joining[topic]
-
-    async def _join(self, topic: str) -> None:
-        try:
-            async with asyncio.timeout(JOIN_SECONDS):
-                await self._inbox.join(topic)
-        except Exception as error:
-            self._unjoined[topic] = None
-            if not self._layer_is_away:
-                logger.warning("Joining %s failed (%r); readers are served from the history.", topic, error)
-            self._layer_is_away = True
-        else:
-            self._layer_is_away = False
-            self._unjoined.pop(topic, None)
-
-    async def _leave(self, topic: str) -> None:
-        with contextlib.suppress(Exception):  # the layer is away: it will forget us by itself
-            async with asyncio.timeout(JOIN_SECONDS):
-                await self._inbox.leave(topic)
-
-    async def _rejoin(self) -> None:
-        """Join every topic again: the layer may have forgotten its members."""
-        self._unjoined.update(dict.fromkeys([broker.REVOCATIONS, *self.tails]))
-        self._join_again_soon()
-
-    def _join_again_soon(self) -> None:
-        """Start to join what could not be joined, if that is not under way."""
-        if self._unjoined and (self._joining_again is None or self._joining_again.done()):
-            self._joining_again = asyncio.get_running_loop().create_task(self._join_again())
-
-    async def _join_again(self) -> None:
-        """Join one topic after the other; a layer that is still away is asked once, and again at the next look."""
-        for topic in list(self._unjoined):
-            if topic in self.tails or topic == broker.REVOCATIONS:
-                await asyncio.shield(self._join_soon(topic))
-                if self._layer_is_away:
-                    return
-            else:
-                self._unjoined.pop(topic, None)
-
-    async def _receive(self) -> None:
-        """Receive until cancelled; after the layer failed, join everything again."""
-        pause = FIRST_PAUSE
-        while True:
-            try:
-                self._take(await self._inbox.receive())
-                pause = FIRST_PAUSE
-            except broker.NotOurs as error:
-                logger.warning("A message on the channel layer is not ours: %s", error)
-            except Exception as error:
-                logger.warning("The channel layer is away (%r); readers are served from the history.", error)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
-                await self._rejoin()
+            self._membership.doubt(topic)  # somebody came meanwhile, and leaving may have overtaken joining
 
 
 def _ignore(revocations: Sequence[Revocation]) -> None:

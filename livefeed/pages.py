@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from .cursors import Cursor, Position, entry, join
 from .events import Event
 from .history import EMPTY, PAGE_BYTES, get_history, position_of, unbroken
+from .personal import seen
 from .resuming import best, missed
 
 #: Events on one page.
@@ -20,8 +21,11 @@ class _Placed(NamedTuple):
     event: Event
 
 
-def history_page(topics: Sequence[str], cursor: Cursor | None) -> dict[str, Any]:
-    """Return what follows the cursor, at most LIMIT events, and the next cursor; without one, just a cursor."""
+def history_page(topics: Sequence[str], cursor: Cursor | None, user: Any) -> dict[str, Any]:
+    """Return what follows the cursor, at most LIMIT events, and the next cursor; without one, just a cursor.
+
+    Events are shown as this user sees them; what is hidden counts too, so a page may be empty and have more behind it.
+    """
     positions: dict[str, Position] = {}
     sources: list[Iterator[_Placed]] = []
     resets: list[dict[str, str]] = []
@@ -42,12 +46,13 @@ def history_page(topics: Sequence[str], cursor: Cursor | None) -> dict[str, Any]
                 sources.append(_placed(page.head.epoch, found))
                 unread |= page.cut or len(found) < len(page.events)
     events: list[dict[str, Any]] = []
-    for epoch, event in merge(*sources, key=lambda placed: placed.event.created_at):
-        if len(events) == LIMIT:
+    for count, (epoch, event) in enumerate(merge(*sources, key=lambda placed: placed.event.created_at)):
+        if count == LIMIT:
             unread = True
             break
         positions[event.topic] = Position(epoch, event.seq or 0)
-        events.append(event.as_json())
+        if (mine := seen(user, event)) is not None:
+            events.append(mine.as_json())
     next_cursor = join(entry(topic, position) for topic, position in positions.items())
     return {"topics": list(topics), "events": events, "cursor": next_cursor, "more": unread, "resets": resets}
 

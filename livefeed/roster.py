@@ -12,19 +12,21 @@ import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any
 
 from .access import Grant, rechecked
 from .chores import repeat
 from .conf import settings
 from .cursors import Cursor
-from .events import Event
 from .exceptions import LimitReached
 from .hub import Hub
 from .leases import Claim, LeaseRequest, get_leases
-from .registry import registry
+from .personal import Asker, encode, is_personal
+from .personal_streams import PersonalStream, PersonalSubscription
 from .revocations import Revocation
-from .sse import frame
 from .streams import EventStream, opening_blocks, place
+from .tail import Subscription
 from .topics import topic_holder
 from .viewers import Viewer
 
@@ -45,6 +47,7 @@ class Roster:
 
     def __init__(self) -> None:
         self.hub = Hub(encode)
+        self._personal_stream = partial(PersonalStream, asker=Asker(self.hub.pool))
         self.draining = False
         self._process = uuid.uuid4().hex
         self._streams: dict[EventStream, None] = {}  # a set in the order of opening
@@ -69,9 +72,12 @@ class Roster:
         Raises :exc:`LimitReached` where it would be one too many, and what the history raises where it is away.
         """
         async with self.admit(viewer, client, list(granted.names)) as lease:
-            subscription, reasons = await place(self.hub, list(granted.names), cursor, garbage=garbage)
+            personal = any(map(is_personal, granted.names))
+            kind = PersonalSubscription if personal else Subscription
+            subscription, reasons = await place(self.hub, list(granted.names), cursor, garbage=garbage, kind=kind)
             resumed = None if cursor is None and not garbage else not reasons
-            stream = EventStream(
+            make: Any = self._personal_stream if personal else EventStream
+            stream: EventStream = make(
                 self.hub,
                 subscription,
                 opening_blocks(subscription, reasons, granted.refused, resumed=resumed),
@@ -300,15 +306,6 @@ def _fits(revocation: Revocation, stream: EventStream) -> bool:
         and (not revocation.topic or revocation.topic in stream.names)
         and (not revocation.leases or stream.lease in revocation.leases)
     )
-
-
-def encode(event: Event) -> bytes:
-    """Return an event's frame, with or without its name, as the feed that owns the topic chooses."""
-    feed = registry.owner(event.topic)
-    if feed is None or feed.event_names:
-        return frame(event.type, event.json)
-    data = event.data
-    return frame("message", data if isinstance(data, str) else event.json)
 
 
 _rosters: dict[asyncio.AbstractEventLoop, Roster] = {}

@@ -14,13 +14,13 @@ import json
 import logging
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from asgiref.sync import SyncToAsync, sync_to_async
 from django.db import connections
 from django.http import StreamingHttpResponse
 
-from . import sse
+from . import rates, sse
 from .conf import settings
 from .cursors import Cursor
 from .history import Head, position_of
@@ -38,6 +38,8 @@ REFUSED_RETRY = (15_000, 30_000)
 
 #: Bytes of one topic's history that are read at least, however many topics a client catches up with at once.
 LEAST_BYTES = 8 * 1024
+
+S = TypeVar("S", bound=Subscription)
 
 
 def own_block(type: str, data: dict[str, Any], cursor: str = "") -> bytes:
@@ -115,7 +117,15 @@ class EventStream:
         return fleeting
 
     async def _catch_up(self) -> bytes:
-        """Read a page of what the tails do not hold any more from the history; where it can't be had, say so."""
+        """Return a page of what the tails do not hold any more."""
+        resets, found = await self._missed()
+        return resets + self._subscription.deliver(found, limit=None)
+
+    async def _missed(self) -> tuple[bytes, dict[int, tuple[str, Iterable[Frame]]]]:
+        """Read a page of what the tails do not hold any more from the history; where it can't be had, say so.
+
+        Returns the resets, and what was found: epoch and frames, by the topic's index.
+        """
         resets: list[bytes] = []
         found: dict[int, tuple[str, Iterable[Frame]]] = {}
         behind = self._subscription.behind()
@@ -125,12 +135,13 @@ class EventStream:
             if position.epoch != tail.epoch:
                 await self._hub.repair(tail)
             head, frames = await self._hub.page(tail.topic, position.seq, share)
+            rates.charge(self.viewer, len(frames))
             first = frames[0].seq if frames else None
             if reason := missed(position, head, first) or too_far(position, head, settings.MAX_REPLAY):
                 resets.append(reset_block(self._subscription, index, head, reason))
             elif frames:
                 found[index] = (head.epoch, frames)
-        return b"".join(resets) + self._subscription.deliver(found, limit=None)
+        return b"".join(resets), found
 
     def keep_alive(self) -> None:
         """Let a comment be written, unless something else is; end a stream that nobody ever began to read."""
@@ -167,14 +178,19 @@ def _nothing(stream: EventStream) -> None:
 
 
 async def place(
-    hub: Hub, topics: Sequence[str], cursor: Cursor | None, *, garbage: bool
-) -> tuple[Subscription, dict[int, str]]:
+    hub: Hub,
+    topics: Sequence[str],
+    cursor: Cursor | None,
+    *,
+    garbage: bool,
+    kind: type[S] = Subscription,  # type: ignore[assignment]
+) -> tuple[S, dict[int, str]]:
     """Return a subscription at the cursor's positions, and why the cursor can't be followed, by the topic's index.
 
     Without a cursor, or where it says nothing of a topic, reading begins with what comes next.
     """
     tails = await hub.open(topics)
-    subscription = Subscription(tails, [position_of(_end_of(tail)) for tail in tails])
+    subscription = kind(tails, [position_of(_end_of(tail)) for tail in tails])
     hub.attach(subscription)  # at once, so that none of its tails is closed
     try:
         reasons = [

@@ -16,28 +16,36 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from .cursors import NONE_YET, Position, entry, join
+from .events import Event
 from .sse import with_id
 
 #: Bytes after which a chunk is cut: what a server buffers for one connection before it waits for the client.
 CHUNK_BYTES = 64 * 1024
 #: Chunks that a tail keeps ready: nearly all readers are at the same few positions.
 CHUNKS_KEPT = 16
-#: Bytes that a frame takes besides its body.
-FRAME_COST = 200
+#: Bytes that a frame takes besides its body, and an event that is kept instead of one, besides its data.
+FRAME_COST, EVENT_COST = 200, 300
 
 
 class Frame(NamedTuple):
-    """An encoded event: its number, when it was published (seconds, to merge topics by), its block, its own id."""
+    """An encoded event: its number, when it was published (seconds, to merge topics by), its block, its own id.
+
+    Where viewers each get a block of their own there is none, but the ``event`` to make it of.
+    """
 
     seq: int
     created_at: float
     body: bytes
     event_id: str
+    event: Event | None = None
 
     @property
     def cost(self) -> int:
         """Bytes of memory that it takes, about."""
-        return len(self.body) + FRAME_COST
+        if self.event is None:
+            return len(self.body) + FRAME_COST
+        text = self.event.json  # one character beyond ASCII can make all of them take four bytes
+        return (1 if text.isascii() else 4) * len(text) + EVENT_COST + FRAME_COST
 
 
 class Fit(enum.Enum):
@@ -201,8 +209,8 @@ class Subscription:
         blocks: list[bytes] = []
         size = 0
         several = len(self.tails) > 1
-        sources = [_placed(index, epoch, frames) for index, (epoch, frames) in found.items()]
-        for index, epoch, frame in merge(*sources, key=_created_at):
+        sources = [placed(index, epoch, frames) for index, (epoch, frames) in found.items()]
+        for index, epoch, frame in merge(*sources, key=created_at):
             self.move(index, Position(epoch, frame.seq))
             blocks.append(with_id(self.cursor, frame.body, self.tails[index].topic if several else ""))
             size += len(blocks[-1])
@@ -232,6 +240,9 @@ class Subscription:
             if not self._waiter.done():
                 self._waiter.set_result(None)
 
+    def offer(self, events: Sequence[Event]) -> None:
+        """Take fleeting events that viewers each see in their own way; who has no eyes for that misses them."""
+
     async def wait(self) -> None:
         """Wait for :meth:`wake`."""
         self._waiter = asyncio.get_running_loop().create_future()
@@ -241,14 +252,18 @@ class Subscription:
             self._waiter = None
 
 
-class _Placed(NamedTuple):
+class Placed(NamedTuple):
+    """A frame, with the index of its topic in a subscription, and the epoch of its number."""
+
     topic: int
     epoch: str
     frame: Frame
 
 
-def _placed(index: int, epoch: str, frames: Iterable[Frame]) -> Iterator[_Placed]:
-    return (_Placed(index, epoch, frame) for frame in frames)
+def placed(index: int, epoch: str, frames: Iterable[Frame]) -> Iterator[Placed]:
+    """Say of each frame where it belongs."""
+    return (Placed(index, epoch, frame) for frame in frames)
 
 
-_created_at = attrgetter("frame.created_at")
+#: By this the frames of several topics are merged.
+created_at = attrgetter("frame.created_at")

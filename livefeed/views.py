@@ -203,7 +203,8 @@ async def _history(request: HttpRequest, viewer: Viewer, granted: Grant) -> Http
         cursor = parse_cursor(text) if text else None
     except InvalidCursor as error:
         raise Problem(HTTPStatus.BAD_REQUEST, str(error)) from error
-    page = await sync_to_async(history_page)(list(granted.names), cursor)
+    page = await sync_to_async(history_page)(list(granted.names), cursor, viewer.user)
+    rates.charge(viewer, len(page["events"]))
     return JsonResponse({**page, "refused": granted.refused}, headers={"Cache-Control": "private, no-store"})
 
 
@@ -216,7 +217,7 @@ async def _snapshot(request: HttpRequest, viewer: Viewer, granted: Grant) -> Htt
     if insert not in {"", *html.INSERT}:
         raise Problem(HTTPStatus.BAD_REQUEST, 'insert is "prepend" or "append".')
     try:
-        text = await sync_to_async(html.snapshot)(next(iter(granted.names)), int(limit or 0), insert)
+        text = await sync_to_async(html.snapshot)(next(iter(granted.names)), viewer.user, int(limit or 0), insert)
     except FeedError as error:
         raise Problem(HTTPStatus.NOT_ACCEPTABLE, "This topic has no items to show; ask for its stream.") from error
     return HttpResponse(text, headers={"Cache-Control": "private, no-store"})

@@ -29,8 +29,9 @@ WRITING = """
     < livemodel < registry < livefeed
 """
 READING = """
-    trimming < pool < chores < tail < flushing < resuming < hub < batches < addresses < sessions < accounts
-    < authentication < viewers < rates < origins < access < streams < roster < pages < html < views < urls
+    trimming < pool < chores < tail < flushing < resuming < membership < hub < batches < addresses < sessions < accounts
+    < authentication < viewers < rates < origins < access < personal < streams
+    < personal_streams < roster < pages < html < views < urls
     < daphne < asgi < checks < admin < testing.capturing < testing.streams < testing.threads < testing.histories
     < testing < templatetags < templatetags.livefeed < management < management.commands
     < management.commands.livefeed_connections < management.commands.livefeed_new_epoch

@@ -120,14 +120,14 @@ def test_an_appending_feed_shows_its_newest_items_with_the_newest_last() -> None
     elements = Elements(render('{% livefeed "testapp.task" %}', request))
     titles = [text for text in elements.texts("span") if text.startswith("Number")]
     assert titles == [f"Number {n}" for n in range(5, 25)]
-    snapshot = Elements(html.snapshot("testapp.task"))
+    snapshot = Elements(html.snapshot("testapp.task", None))
     assert [text for text in snapshot.texts("span") if text.startswith("Number")] == titles
 
 
 @pytest.mark.django_db
 def test_a_snapshot_shows_its_items_as_the_widget_does() -> None:
     Article.objects.bulk_create([Article(title=f"Number {n}") for n in range(3)])
-    widget, snapshot = render('{% livefeed "testapp.article" %}'), html.snapshot(ARTICLES)
+    widget, snapshot = render('{% livefeed "testapp.article" %}'), html.snapshot(ARTICLES, None)
     items = re.findall(r"<li .*?</li>", widget, re.DOTALL)[:-1]
     assert len(items) == 3
     assert re.findall(r"<li .*?</li>", snapshot, re.DOTALL) == items
@@ -142,7 +142,7 @@ def test_values_are_escaped_wherever_they_stand() -> None:
     elements = Elements(text)
     assert elements.texts("span")[0] == evil
     assert elements.one("ol")["aria-label"] == evil
-    assert "<script" not in html.snapshot(ARTICLES)
+    assert "<script" not in html.snapshot(ARTICLES, None)
 
 
 @pytest.mark.django_db

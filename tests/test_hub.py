@@ -17,7 +17,7 @@ from asgiref.sync import sync_to_async
 from django.db import DatabaseError, OperationalError, connection, connections, transaction
 from django.db.models import F
 
-from livefeed import broker, event_published
+from livefeed import broker, event_published, membership
 from livefeed import flushing as flushing_module
 from livefeed import hub as hub_module
 from livefeed.chores import repeat
@@ -845,8 +845,8 @@ class BrokenLayer:
 async def broken_layer(layer: Any, monkeypatch: pytest.MonkeyPatch) -> BrokenLayer:
     broken = BrokenLayer(layer)
     monkeypatch.setattr(broker, "channel_layer", lambda: broken)
-    monkeypatch.setattr(hub_module, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(hub_module, "LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(membership, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(membership, "LONGEST_PAUSE", 0.02)
     return broken
 
 
@@ -974,8 +974,8 @@ async def test_a_layer_that_fails_with_whatever_it_likes_is_away_and_asked_again
         raise ValueError("Redis URL must specify one of the following schemes")
 
     monkeypatch.setattr(layer, "receive", fails)
-    monkeypatch.setattr(hub_module, "FIRST_PAUSE", 3600.0)
-    monkeypatch.setattr(hub_module, "LONGEST_PAUSE", 3600.0)
+    monkeypatch.setattr(membership, "FIRST_PAUSE", 3600.0)
+    monkeypatch.setattr(membership, "LONGEST_PAUSE", 3600.0)
     await subscribe(hub, "t")
     await eventually(lambda: "channel layer is away" in caplog.text, "the hub noticed")
     assert asked == 1
@@ -1257,9 +1257,9 @@ async def test_a_layer_that_hangs_delays_neither_a_new_topic_nor_the_look(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(layer, "group_add", hang)
-    monkeypatch.setattr(hub_module, "JOIN_SECONDS", 0.01)
+    monkeypatch.setattr(membership, "JOIN_SECONDS", 0.01)
     readers = [await subscribe(hub, f"t{number}") for number in range(5)]
-    monkeypatch.setattr(hub_module, "JOIN_SECONDS", 3600.0)
+    monkeypatch.setattr(membership, "JOIN_SECONDS", 3600.0)
     for number in range(5):
         append(f"t{number}", 1)
     assert [numbers(parse(await woken(reader))) for reader in readers] == [[1]] * 5

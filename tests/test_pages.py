@@ -31,7 +31,7 @@ def read_all(topics: list[str], since: str) -> tuple[list[tuple[str, int]], list
     sizes = []
     more = True
     while more:
-        page = history_page(topics, parse_cursor(since))
+        page = history_page(topics, parse_cursor(since), None)
         found += [(event["topic"], event["seq"]) for event in page["events"]]
         resets += page["resets"]
         sizes.append(len(page["events"]))
@@ -42,7 +42,7 @@ def read_all(topics: list[str], since: str) -> tuple[list[tuple[str, int]], list
 
 def test_without_a_cursor_there_is_only_one_to_begin_with(memory: History) -> None:
     append("a", 1, 2)
-    page = history_page(["a", "b"], None)
+    page = history_page(["a", "b"], None, None)
     assert (page["events"], page["more"], page["resets"]) == ([], False, [])
     assert page["cursor"] == cursor("a", "b")
 
@@ -60,7 +60,7 @@ def test_a_topic_that_the_cursor_says_nothing_of_begins_at_its_end(memory: Histo
     since = cursor("a")
     append("a", 1)
     append("b", 1)
-    page = history_page(["a", "b"], parse_cursor(since))
+    page = history_page(["a", "b"], parse_cursor(since), None)
     assert [event["topic"] for event in page["events"]] == ["a"]
     assert page["cursor"] == cursor("a", "b")
 
@@ -82,7 +82,7 @@ def test_what_can_t_be_followed_is_told_and_begins_at_the_end(memory: Any, setti
         settings.LIVEFEED_RETENTION_EVENTS = 1
         memory.trim(registry.retention)
     append("b", 1)
-    page = history_page(["a", "b"], parse_cursor(join([since, entry("b", NONE_YET)])))
+    page = history_page(["a", "b"], parse_cursor(join([since, entry("b", NONE_YET)])), None)
     assert page["resets"] == [{"topic": "a", "reason": reason}]
     assert [event["topic"] for event in page["events"]] == ["b"]
     assert page["cursor"] == cursor("a", "b")
@@ -107,7 +107,7 @@ def test_what_is_trimmed_while_a_page_is_made_is_told(
     append("a", *range(10))
     settings.LIVEFEED_RETENTION_EVENTS = 3
     interfere(memory, monkeypatch, lambda: memory.trim(registry.retention))
-    page = history_page(["a"], parse_cursor(since))
+    page = history_page(["a"], parse_cursor(since), None)
     assert page["resets"] == [{"topic": "a", "reason": "trimmed"}]
     assert page["events"] == []
 
@@ -117,7 +117,7 @@ def test_an_epoch_that_is_renewed_while_a_page_is_made_is_told(memory: Any, monk
     since = cursor("a")
     append("a", *range(10))
     interfere(memory, monkeypatch, memory.renew_epoch)
-    page = history_page(["a"], parse_cursor(since))
+    page = history_page(["a"], parse_cursor(since), None)
     assert page["resets"] == [{"topic": "a", "reason": "epoch"}]
     assert page["events"] == []
 
@@ -130,7 +130,7 @@ def test_a_hole_is_told(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         memory, "read", lambda *args: read(*args)._replace(events=[e for e in read(*args).events if e.seq > 4])
     )
-    page = history_page(["a"], parse_cursor(since))
+    page = history_page(["a"], parse_cursor(since), None)
     assert page["resets"] == [{"topic": "a", "reason": "trimmed"}]
 
 
@@ -142,9 +142,9 @@ def test_a_page_ends_before_a_hole_and_says_that_there_is_more(memory: Any, monk
     monkeypatch.setattr(
         memory, "read", lambda *args: read(*args)._replace(events=[e for e in read(*args).events if e.seq != 5])
     )
-    page = history_page(["a"], parse_cursor(since))
+    page = history_page(["a"], parse_cursor(since), None)
     assert ([event["seq"] for event in page["events"]], page["more"], page["resets"]) == ([2, 3, 4], True, [])
-    assert history_page(["a"], parse_cursor(page["cursor"]))["resets"] == [{"topic": "a", "reason": "trimmed"}]
+    assert history_page(["a"], parse_cursor(page["cursor"]), None)["resets"] == [{"topic": "a", "reason": "trimmed"}]
 
 
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -6,15 +6,18 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib.auth.models import AnonymousUser, User
 from django.test import AsyncClient
 
-from livefeed import rates
+from livefeed import apublish, rates
 from livefeed.exceptions import LimitReached
+from livefeed.history import acursor
 from livefeed.rates import Buckets
 from livefeed.roster import Roster
 from livefeed.testing import open_stream
 from livefeed.viewers import Viewer
+from tests.reading import append, numbers
 from tests.writing import at_once
 
 pytest_plugins = ["tests.reading_fixtures"]
@@ -135,3 +138,27 @@ async def test_whoever_comes_too_often_is_told_so_and_takes_no_place(
     response = await async_client.get("/livefeed/?topic=plain", headers={"accept": "application/json"})
     assert response.status_code == 429
     assert len(roster) == 0
+
+
+async def test_what_a_client_that_was_away_makes_us_read_counts(clock: Clock, roster: Roster) -> None:
+    for n in range(3):
+        await apublish("plain", {"n": n})
+    since = await acursor("plain")
+    await sync_to_async(append)("plain", *range(400))
+    async with open_stream("plain", cursor=since) as stream:
+        while numbers([await stream.next()]) != [399]:
+            pass
+    nobody = Viewer(AnonymousUser(), None, "127.0.0.1")
+    assert times(nobody) == 57, "one for the request, and two for four hundred events"
+
+
+async def test_a_page_of_history_counts_as_what_it_holds(
+    clock: Clock, roster: Roster, async_client: AsyncClient
+) -> None:
+    await apublish("plain", 0)
+    since = await acursor("plain")
+    await sync_to_async(append)("plain", *range(300))
+    accept = {"accept": "application/json"}
+    page = (await async_client.get(f"/livefeed/?topic=plain&since={since}", headers=accept)).json()
+    assert len(page["events"]) == 200
+    assert times(Viewer(AnonymousUser(), None, "127.0.0.1")) == 58

@@ -21,7 +21,8 @@ from livefeed.events import new_event
 from livefeed.history import get_history
 from livefeed.leases import get_leases
 from livefeed.models import Lease
-from livefeed.roster import Roster, _claims, encode, get_roster, rosters
+from livefeed.personal import encode
+from livefeed.roster import Roster, _claims, get_roster, rosters
 from livefeed.testing import open_stream
 from livefeed.topics import topic_holder
 from livefeed.viewers import Viewer

@@ -7,12 +7,25 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from livefeed import backlog, broker, hub, publishing, resuming, roster, streams, tail
+from livefeed import (
+    backlog,
+    broker,
+    hub,
+    membership,
+    personal,
+    personal_streams,
+    publishing,
+    resuming,
+    roster,
+    streams,
+    tail,
+)
 from livefeed.announcing import announce
 from livefeed.cursors import NONE_YET, Position
 from livefeed.events import Event
 from livefeed.history import Head, get_history, position_of
 from livefeed.tail import Fit, Frame, Subscription, Tail
+from livefeed.viewers import Viewer
 
 #: What replaces what: (object, name, stand-in).
 Patch = tuple[Any, str, Any]
@@ -186,7 +199,7 @@ def nobody_numbers_what_is_left_over() -> list[Patch]:
 def layer_is_not_joined_again() -> list[Patch]:
     """After the layer restarted, a hub is in no group any more: every event waits for a look."""
 
-    def nothing(self: hub.Hub) -> None:
+    def nothing(self: membership.Membership) -> None:
         pass
 
     def compare(self: hub.Hub, heads: dict[str, Head]) -> None:
@@ -195,7 +208,7 @@ def layer_is_not_joined_again() -> list[Patch]:
             if found is not None and (head.epoch, head.seq) != (found.epoch, found.head):
                 self._spawn_repair(found)
 
-    return [(hub.Hub, "_join_again_soon", nothing), (hub.Hub, "_compare", compare)]
+    return [(membership.Membership, "join_again_soon", nothing), (hub.Hub, "_compare", compare)]
 
 
 # -- publishing -------------------------------------------------------------------------------------------------------
@@ -264,3 +277,30 @@ def what_is_given_up_is_forgotten() -> list[Patch]:
 def events_overtake_those_that_wait() -> list[Patch]:
     """Whoever finds the history back appends at once, in front of what waits."""
     return [(backlog.Backlog, "_in_turn", lambda self, events: list(events))]
+
+
+# -- events that differ by viewer -------------------------------------------------------------------------------------
+
+
+@bug
+def all_viewers_are_one() -> list[Patch]:
+    """Who asks together sees what one of them may see."""
+    return [(Viewer, "credential", "anybody")]
+
+
+@bug
+def what_is_hidden_is_never_told() -> list[Patch]:
+    """A reader whose last events are hidden stays behind for ever."""
+    return [(personal_streams.PersonalStream, "_sync", lambda self: b"")]
+
+
+@bug
+def what_was_not_asked_yet_is_hidden() -> list[Patch]:
+    """An answer that is cut off is taken for a whole one."""
+    answer = personal.answer
+
+    def padded(questions: Sequence[personal.Question], clock: Any) -> list[list[bytes | None]]:
+        found = zip(questions, answer(questions, clock), strict=True)
+        return [[*frames, *[None] * (len(question.events) - len(frames))] for question, frames in found]
+
+    return [(personal, "answer", padded)]

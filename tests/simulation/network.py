@@ -25,6 +25,7 @@ class Client(Protocol):
     """What a connection needs of a reader."""
 
     topics: list[str]
+    viewer: Viewer
     stalled: bool
     #: How probable it is that a chunk is cut off in the middle, and the connection with it.
     flakiness: float
@@ -60,7 +61,7 @@ class Connection:
         granted = Grant(dict.fromkeys(self._client.topics, ""), [])
         try:
             parsed, garbage = _parsed(cursor)
-            stream = await self._process.roster.open(VIEWER, "", granted, parsed, garbage=garbage)
+            stream = await self._process.roster.open(self._client.viewer, "", granted, parsed, garbage=garbage)
         except LimitReached as limit:
             self._finish(f"refused: {limit}")
             return
@@ -129,9 +130,6 @@ class Connection:
         if not self._over and not self.silent:
             self._over = True
             self._client.ended(self)
-
-
-VIEWER = Viewer(None, None, "127.0.0.1")
 
 
 def _parsed(cursor: str) -> tuple[Cursor | None, bool]:

@@ -13,6 +13,7 @@ from livefeed.resuming import NOWHERE
 from livefeed.testing import EventStreamParser, ServerSentEvent
 
 from .network import Connection
+from .personal import is_hidden, may_pass, viewer
 
 if TYPE_CHECKING:
     from .scenario import Scenario
@@ -24,13 +25,15 @@ WATCHDOG = 12.0
 class Reader:
     """One page in one browser."""
 
-    def __init__(self, scenario: Scenario, name: str, topics: list[str], kind: str) -> None:
+    def __init__(self, scenario: Scenario, name: str, topics: list[str], kind: str, eyes: int) -> None:
         self.world = scenario.world
         self.scenario = scenario
         self.name = name
         self.topics = topics
         self.kind = kind
         self._is_page = kind == "page"
+        self._eyes = eyes
+        self.viewer = viewer(eyes)
         self.positions: dict[str, Position] = {}
         self.shown: set[int] = set()
         self.got: dict[int, float] = {}
@@ -157,6 +160,8 @@ class Reader:
             self._opened(event)
         elif event.type == "livefeed-reset":
             self._reset(event)
+        elif event.type == "livefeed-sync":
+            self._sync(event)
         elif not event.type.startswith("livefeed-"):
             self._event(event)
 
@@ -188,7 +193,8 @@ class Reader:
         if reason == "trimmed":
             return before.seq < store.head(topic).floor or (topic, before.epoch) in store.left
         if reason == "epoch":
-            return (topic, before.epoch) in store.left
+            moved = topic == self.scenario.personal and before == NONE_YET  # perhaps, by what it was not told of
+            return (topic, before.epoch) in store.left or (moved and any(name == topic for name, _ in store.left))
         if reason == "behind":
             was_far = store.head(topic).seq - before.seq > self.scenario.sizes["replay"] > 0
             return was_far or (topic, before.epoch) in store.left
@@ -201,8 +207,10 @@ class Reader:
         position = self.positions[topic] = self._position(event, topic)
         if topic in self._must_reset:
             self.world.breaks(f"{self} goes on at {position} of {topic} without a reset")
-        if position.seq != before.seq + 1 or (before != NONE_YET and position.epoch != before.epoch):
+        if not self._follows(topic, before, position):
             self.world.breaks(f"{self} got {position} of {topic} after {before}")
+        if topic == self.scenario.personal and (is_hidden(self._eyes, n) or event.json["for"] != self._eyes):
+            self.world.breaks(f"{self} got {n} on {topic}, which was for others: {event.data}")
         if (topic, position.seq, n) not in self.scenario.store.numbers:
             self.world.breaks(f"{self} got {n} as {position} of {topic}, which it never was")
         if n in self._since_reset[topic]:
@@ -212,13 +220,38 @@ class Reader:
             self.world.breaks(f"{self} got {n}, which was rolled back")
         self.got[n] = self.world.now
 
+    def _follows(self, topic: str, before: Position, after: Position) -> bool:
+        if before != NONE_YET and after.epoch != before.epoch:
+            return False
+        last = Position(after.epoch, after.seq - 1)
+        return last.seq == before.seq or self._may_pass(topic, before, last)
+
+    def _may_pass(self, topic: str, before: Position, after: Position) -> bool:
+        return topic == self.scenario.personal and may_pass(self.scenario.store, topic, self._eyes, before, after)
+
     def _position(self, event: ServerSentEvent, topic: str) -> Position:
-        """Return the position on a topic after an event, whose id has to name the reader's positions on all topics."""
+        """Return the position on a topic after an event, whose id has to name the reader's positions on all topics.
+
+        On the personal topic it may stand further on, behind what is hidden.
+        """
         cursor = parse_cursor(event.id)
         for name in self.topics:
-            if name != topic and cursor.positions(name) != [self.positions[name]]:
-                self.world.breaks(f"{self} got an id that does not say where it stands on {name}")
+            position = next(iter(cursor.positions(name)), NONE_YET)
+            if name != topic and position != self.positions[name]:
+                if not self._may_pass(name, self.positions[name], position):
+                    self.world.breaks(f"{self} got an id that does not say where it stands on {name}")
+                self.positions[name] = position
         return next(iter(cursor.positions(topic)), NONE_YET)
+
+    def _sync(self, event: ServerSentEvent) -> None:
+        before = dict(self.positions)
+        self._position(event, "")
+        if event.id != event.json["cursor"] or before == self.positions:
+            self.world.breaks(f"{self} got a sync from {before} to {event.id}")
+
+    def awaits(self, topic: str, n: int) -> bool:
+        """Tell whether this reader has to get an event."""
+        return topic in self.topics and not (topic == self.scenario.personal and is_hidden(self._eyes, n))
 
     # -- in the end -----------------------------------------------------------------------------------------------
 
@@ -234,5 +267,5 @@ class Reader:
         """Return what is committed on a page's topics, and was neither shown nor received."""
         if not self._is_page:
             return set()
-        committed = {n for n, topic in self.scenario.store.committed.items() if topic in self.topics}
+        committed = {n for n, topic in self.scenario.store.committed.items() if self.awaits(topic, n)}
         return committed - self.shown - set(self.got)

@@ -15,13 +15,14 @@ from unittest.mock import patch
 from django.conf import settings as django_settings
 from django.db import connections, transaction
 
-from livefeed import backends, backlog, broker, events, hub, pool, tail
+from livefeed import backends, backlog, broker, events, hub, personal_streams, pool, tail
 from livefeed.publishing import publish
 from livefeed.roster import Roster
 
 from .faults import Faults
 from .history import ALIAS
 from .layer import Layer, LayerClient, current_layer
+from .personal import KINDS, personal_feed, personal_topic
 from .readers import Reader
 from .store import STORE, Store
 from .threads import BackgroundThread, Condition
@@ -44,6 +45,8 @@ class Scenario:
         self.world = world = World(seed)
         self.store = STORE[0] = Store(world)
         draw = world.random
+        #: The topic that looks different to each reader, if there is one.
+        self.personal = personal_topic(seed)
         #: Whether the history is Redis, or else the database.
         self.on_redis = draw.random() < 0.3
         self.layer = Layer(world, tells=draw.random() < 0.5)
@@ -105,7 +108,8 @@ class Scenario:
         draw = self.world.random
         topics = draw.sample(self.topics, draw.randint(1, len(self.topics)))
         kind = draw.choices(("browser", "page", "garbage"), (4, 4, 1))[0]
-        reader = Reader(self, f"reader {len(self.readers) + 1} of {' '.join(topics)}", topics, kind)
+        number = len(self.readers) + 1
+        reader = Reader(self, f"reader {number} of {' '.join(topics)}", topics, kind, number % KINDS)
         self.readers.append(reader)
         self.world.after(draw.uniform(0, 6.0), reader.start)
 
@@ -190,7 +194,7 @@ class Scenario:
         self.world.run(until=lambda: False, limit=3.0)
         probes = {topic: self.next_n() for topic in self.topics}
         (publisher or self._process("prober")).start_thread(lambda: _publish_all(probes), "publish")
-        waiting = [(reader, probes[topic]) for reader in self.readers for topic in reader.topics]
+        waiting = [(reader, n) for reader in self.readers for topic, n in probes.items() if reader.awaits(topic, n)]
         self._expect(lambda: all(n in reader.got for reader, n in waiting), limit, f"{what} arrives within {limit} s")
 
     def _expect(self, condition: Any, limit: float, what: str) -> None:
@@ -211,7 +215,7 @@ def run(seed: int) -> Scenario:
         kind = "SimulatedRedisHistory" if scenario.on_redis else "SimulatedHistory"
         django_settings.LIVEFEED_HISTORY = f"tests.simulation.history.{kind}"
         backends._make.cache_clear()
-        with sized(scenario.sizes), heard(scenario.world):
+        with sized(scenario.sizes), heard(scenario.world), personal_feed(scenario.personal):
             try:
                 scenario.run()
             finally:
@@ -289,6 +293,8 @@ def sized(sizes: dict[str, Any]) -> Iterator[None]:
         patch.object(hub, "PAGE_EVENTS", sizes["page"]),
         patch.object(hub, "LINGER", sizes["linger"]),
         patch.object(tail, "CHUNK_BYTES", sizes["chunk"]),
+        patch.object(personal_streams, "CHUNK_BYTES", sizes["chunk"]),
+        patch.object(personal_streams, "BATCH_EVENTS", sizes["page"]),
         patch.object(broker, "MESSAGE_EVENTS", sizes["message"]),
         patch.object(backlog, "EVENTS", sizes["backlog"]),
         patch.object(backlog, "SECONDS", sizes["patience"]),
