@@ -219,7 +219,22 @@ def with_key(pk: Any) -> Any:
     return SimpleNamespace(pk=pk, is_authenticated=True)
 
 
-KEYS = [7, "7x", UUID(int=7), "ann@example.com", "änn", "x" * 500, "ä" * 500, "", " ", "a b", "a:b", "~", "\ud800"]
+KEYS = [
+    7,
+    "7x",
+    UUID(int=7),
+    "ann@example.com",
+    "änn",
+    "x" * 500,
+    "x" * 499 + "y",
+    "ä" * 500,
+    "",
+    " ",
+    "a b",
+    "a:b",
+    "~",
+    "\ud800",
+]
 
 
 @pytest.mark.parametrize("pk", KEYS, ids=lambda pk: ascii(pk)[:20])
