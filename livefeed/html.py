@@ -47,7 +47,7 @@ def live_feed(request: HttpRequest, topic: str, *, limit: int = 0, insert: str =
     """
     feed = owner(topic)
     viewer = page_viewer(request)
-    if not may_read(viewer.user, topic):
+    if not may_read(viewer, topic):
         return SafeString()
     insert = insert or feed.insert
     if insert not in INSERT:
@@ -136,7 +136,7 @@ def stream_url() -> str:
 
 def cursor_for(viewer: Viewer, topics: tuple[str, ...]) -> str:
     """Return the cursor of topics, for pages that read their data themselves; "" where the viewer may read none."""
-    return _page_cursor(*(topic for topic in topics if registry.owner(topic) is None or may_read(viewer.user, topic)))
+    return _page_cursor(*(topic for topic in topics if registry.owner(topic) is None or may_read(viewer, topic)))
 
 
 def signed_url(request: HttpRequest, topics: Sequence[str]) -> str:
@@ -144,12 +144,12 @@ def signed_url(request: HttpRequest, topics: Sequence[str]) -> str:
 
     Raises :exc:`InvalidTopic`, and what :func:`~livefeed.access.signed_name` raises.
     """
-    user = page_viewer(request).user
+    viewer = page_viewer(request)
     names: dict[str, str] = {}
     for topic in topics:
         if registry.owner(validate_topic(topic)) is None:
             names[topic] = signed_name(request, topic)
-        elif may_read(user, topic):
+        elif may_read(viewer, topic):
             names[topic] = topic
     query = [*(("topic", name) for name in names.values()), ("since", _page_cursor(*names))]
     return f"{stream_url()}?{urlencode(query)}" if names else ""

@@ -17,8 +17,8 @@ from django.contrib.sessions.models import Session
 from django.test import Client
 from django.utils import timezone
 
-from livefeed import LiveFeed, apublish
-from livefeed.access import grant, may_read, rechecked
+from livefeed import LiveFeed, access, apublish
+from livefeed.access import grant, rechecked
 from livefeed.roster import Roster
 from livefeed.testing import EventStreamClient, open_stream
 from livefeed.topics import sign_topic, signature_holds
@@ -43,6 +43,10 @@ def session_of(user: User, **data: Any) -> SessionStore:
 
 def signed_in(user: User, session: SessionStore | None = None) -> Viewer:
     return Viewer(user, (session or session_of(user)).session_key, "127.0.0.1", by_session=True)
+
+
+def may_read(user: Any, topic: str) -> bool:
+    return access.may_read(Viewer(user, None, "127.0.0.1"), topic)
 
 
 def lost(streams: Sequence[tuple[Viewer, dict[str, str]]]) -> list[int]:

@@ -286,7 +286,9 @@ def test_a_token_asks_the_database_once(ann: User, django_assert_num_queries: An
 
 def test_a_token_stands_for_itself_whatever_cookie_is_sent_with_it(ann: User) -> None:
     request = request_with(authorization=f"Bearer {create_token(ann, max_age=60)}")
-    request.session = SessionStore("x" * 32)
+    session = SessionStore()
+    session.save()
+    request.session = SessionStore(session.session_key)
     viewer = viewer_of(request)
     assert (viewer.session_key, viewer.by_session, viewer.key) == (None, False, f"user:{ann.pk}")
 

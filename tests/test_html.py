@@ -16,7 +16,7 @@ from django.http import HttpRequest
 from django.template import Context, RequestContext, Template
 from django.test import AsyncClient, Client, RequestFactory
 
-from livefeed import LiveFeed, html, publish
+from livefeed import LiveFeed, create_token, html, publish
 from livefeed.exceptions import FeedError, InvalidTopic
 from livefeed.history import acursor, cursor
 from livefeed.roster import Roster
@@ -428,3 +428,13 @@ def test_without_sessions_nothing_is_signed_for_somebody_who_is_not_signed_in(rf
 def test_a_url_of_a_name_that_is_none_is_refused(rf: RequestFactory) -> None:
     with pytest.raises(InvalidTopic):
         html.signed_url(rf.get("/"), ["no topic"])
+
+
+@pytest.mark.django_db
+def test_a_page_shows_no_more_than_the_token_that_asked_for_it_opens(rf: RequestFactory) -> None:
+    ann = User.objects.create_user("ann")
+    for topic, shown in ((ARTICLES, True), ("plain", False)):
+        token = create_token(ann, [topic], max_age=60)
+        request = rf.get("/", headers={"authorization": f"Bearer {token}"})
+        assert bool(html.live_feed(request, ARTICLES)) is shown
+        assert ("testapp.article" in html.signed_url(request, [ARTICLES])) is shown

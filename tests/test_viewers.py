@@ -32,7 +32,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from livefeed import addresses, create_token
-from livefeed.access import grant, rechecked
+from livefeed.access import grant
 from livefeed.addresses import counted
 from livefeed.conf import Settings
 from livefeed.tokens import password_digest, read_token
@@ -219,7 +219,22 @@ def with_key(pk: Any) -> Any:
     return SimpleNamespace(pk=pk, is_authenticated=True)
 
 
-KEYS = [7, "7x", UUID(int=7), "ann@example.com", "änn", "x" * 500, "ä" * 500, "", " ", "a b", "a:b", "~", "\ud800"]
+KEYS = [
+    7,
+    "7x",
+    UUID(int=7),
+    "ann@example.com",
+    "änn",
+    "x" * 500,
+    "x" * 499 + "y",
+    "ä" * 500,
+    "",
+    " ",
+    "a b",
+    "a:b",
+    "~",
+    "\ud800",
+]
 
 
 @pytest.mark.parametrize("pk", KEYS, ids=lambda pk: ascii(pk)[:20])
@@ -590,13 +605,11 @@ def test_a_token_expires_while_a_stream_is_open(monkeypatch: pytest.MonkeyPatch)
     (ann,) = new_users(1)
     texts = [create_token(ann, max_age=60), create_token(None, ["job:1"], max_age=60), create_token(ann, max_age=600)]
     viewers = [viewer_of(request_of(authorization=f"Bearer {text}")) for text in texts]
-    streams = [(viewer, {"plain": "plain"}) for viewer in viewers[::2]] + [(viewers[1], {"job:1": "job:1"})]
     assert today(viewers) == viewers
-    assert None not in rechecked(streams)
+    assert len({viewer.credential for viewer in viewers}) == 3  # two tokens of one user are two
     now = time.time()
     monkeypatch.setattr("time.time", lambda: now + 61)
     assert today(viewers) == [None, None, viewers[2]]
-    assert [viewer is None for viewer in rechecked(streams)] == [True, False, True]
 
 
 # -- a site without users ---------------------------------------------------------------------------------------------
@@ -617,7 +630,7 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.core.management import call_command
 from django.http import HttpRequest
 from livefeed import create_token
-from livefeed.access import grant, may_read
+from livefeed.access import grant
 from livefeed.viewers import today, viewer_of
 
 call_command("migrate", verbosity=0)
