@@ -983,6 +983,20 @@ async def test_a_page_of_history_holds_what_its_reader_may_see_and_its_cursor_mo
     assert [data["votes"] for data in found["staff"]] == [7] * 7
 
 
+def test_a_page_looks_at_so_many_events_and_no_more_however_many_are_hidden(
+    memory: History, with_feed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "LIMIT", 3)
+    noting = Noting(nothing)
+    with_feed(feed(noting))
+    topics = [TOPIC, f"{TOPIC}:more"]
+    for topic in topics:
+        append(topic, *range(3))
+    since = parse_cursor(".".join(entry(topic, NONE_YET) for topic in topics))
+    page = pages.history_page(topics, since, ANN)
+    assert (len(noting.asked), page["events"], page["more"]) == (3, [], True)
+
+
 async def test_a_snapshot_is_its_viewer_s_own(
     roster: Roster, people: dict[str, User], with_feed: Any, async_client: AsyncClient
 ) -> None:

@@ -177,7 +177,7 @@ class Reader:
     def _reset(self, event: ServerSentEvent) -> None:
         topic, reason = event.json["topic"], event.json["reason"]
         before = self.positions[topic]
-        (self.positions[topic],) = parse_cursor(event.json["cursor"]).positions(topic)
+        self.positions[topic] = self._position(event, topic)
         self._must_reset.discard(topic)
         self._since_reset[topic].clear()
         self.resets += 1
