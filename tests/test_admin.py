@@ -97,6 +97,15 @@ def test_a_topic_and_an_event_say_what_they_are(rows: None) -> None:
     assert str(Lease.objects.get()) == "user:7"
 
 
+def test_a_connection_is_one_line_however_many_claims_it_has(admin_client: Client) -> None:
+    claims = (Claim("user:7", 5), Claim("topic:build", 9), Claim("topic:news", 0))
+    get_leases().acquire(LeaseRequest(claims, client="", process="p"))
+    text = admin_client.get(listing("lease")).text
+    assert text.count("user:7") == 1
+    assert '<td class="field-claimed">3</td>' in text
+    assert admin_client.get(listing("lease"), {"o": "3"}).status_code == 200
+
+
 def test_the_index_names_the_app(admin_client: Client) -> None:
     assert "Live feeds" in admin_client.get(reverse("admin:index")).text
 

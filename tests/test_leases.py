@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.db import transaction
+from django.core.management import call_command
+from django.db import connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
@@ -423,10 +424,21 @@ def test_a_lowered_limit_counts_only_what_is_held(leases: Leases) -> None:
 
 def test_who_came_before_the_limit_was_lowered_stays_and_counts(leases: Leases) -> None:
     tokens = {leases.acquire(user(500)) for _ in range(10)}
-    for limit in (10, 100 // 10, 2):
+    for limit in (10, 2):
         with refused(limit):
             leases.acquire(user(limit))
     assert leases.renew("here") == tokens
+
+
+def test_who_is_beyond_a_lowered_limit_counts_however_large_that_is(leases: Leases) -> None:
+    limit = WINDOW + 6
+    for _ in range(limit):
+        leases.acquire(user(0))
+    with refused(limit):
+        leases.acquire(user(limit))
+    leases.acquire(user(limit + 1))
+    with refused(limit + 1):
+        leases.acquire(user(limit + 1))
 
 
 def test_a_limit_that_was_lowered_below_what_is_held_holds_for_many_at_once(leases: Leases) -> None:
@@ -819,6 +831,32 @@ def test_without_a_limit_slots_are_far_apart(database: DatabaseLeases) -> None:
     slots = sorted(LeaseClaim.objects.values_list("slot", flat=True))
     assert slots[-1] > 10_000
     assert slots[-1] < BOUNDLESS
+
+
+OLD_LEASE = """
+INSERT INTO livefeed_lease (holder, slot, token, client, process, topics, opened_at, expires_at)
+VALUES ('user:1', 0, 't', '', 'here', 'build', %s, %s)
+"""
+
+
+def test_who_was_connected_before_the_migration_counts_after_it(database: DatabaseLeases) -> None:
+    call_command("migrate", "livefeed", "0001", verbosity=0)
+    try:
+        now = timezone.now()
+        with connection.cursor() as cursor:
+            cursor.execute(OLD_LEASE, [now, now + datetime.timedelta(minutes=1)])
+    finally:
+        call_command("migrate", "livefeed", verbosity=0)
+    with refused(1):
+        database.acquire(user(1))
+    assert database.renew("here") == {"t"}
+
+
+def test_the_way_back_of_the_migration_works_while_somebody_is_connected(database: DatabaseLeases) -> None:
+    database.acquire(request(("user:1", 1), ("topic:build", 1)))
+    call_command("migrate", "livefeed", "0001", verbosity=0)
+    call_command("migrate", "livefeed", verbosity=0)
+    assert free_places(database, "user:1", 1) == 1
 
 
 # -- which keeper ---------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -16,11 +17,14 @@ from typing import Any, NamedTuple
 import pytest
 from django.db import connection, transaction
 from django.db.models import F
+from django.db.models.functions import Now
 
 from livefeed.events import new_event
 from livefeed.history import Retention
 from livefeed.history.database import DatabaseHistory
-from livefeed.models import StoredEvent, StoredTopic
+from livefeed.leases import Claim, LeaseRequest
+from livefeed.leases.database import WINDOW, DatabaseLeases
+from livefeed.models import Lease, LeaseClaim, StoredEvent, StoredTopic
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(600)]
 
@@ -293,3 +297,117 @@ def test_the_first_trimming_looks_at_each_topic_and_not_at_its_events() -> None:
     topics = StoredTopic.objects.count()
     assert [plan.text for plan in plans if "livefeed_event" in plan.scanned] == []
     assert sum(plan.rows for plan in plans) <= 2 * topics + 10
+
+
+# -- leases -----------------------------------------------------------------------------------------------------------
+
+#: Connections, each of a user of its own and all on one topic, which has room for ten times as many.
+CONNECTIONS = 20_000
+ROOM = 10 * CONNECTIONS
+
+
+def fill_leases(count: int) -> None:
+    """Connect so many, a hundred to a process."""
+    expires = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
+    LeaseClaim.objects.all().delete()
+    Lease.objects.all().delete()
+    leases = [
+        Lease(
+            holder=f"user:{number}",
+            token=f"token{number}",
+            client=f"page{number}",
+            process=f"process{number // 100}",
+            session=f"session{number}",
+            topics="busy",
+            expires_at=expires,
+        )
+        for number in range(count)
+    ]
+    Lease.objects.bulk_create(leases, batch_size=1000)
+    keys = Lease.objects.order_by("pk").values_list("pk", flat=True)
+    claims = [
+        LeaseClaim(lease_id=key, holder=holder, slot=slot)
+        for number, (key, place) in enumerate(zip(keys, random.sample(range(ROOM), count), strict=True))
+        for holder, slot in ((f"user:{number}", 0), ("topic:busy", place))
+    ]
+    LeaseClaim.objects.bulk_create(claims, batch_size=1000)
+    with connection.cursor() as cursor:
+        mysql = connection.vendor == "mysql"
+        cursor.execute("ANALYZE TABLE livefeed_lease, livefeed_claim" if mysql else "ANALYZE")
+
+
+def asking(user: str, client: str, *others: str) -> LeaseRequest:
+    claims = (Claim(user, 10), Claim("topic:busy", ROOM), *(Claim(holder, 5) for holder in others))
+    return LeaseRequest(claims, client, "another", "another", ("busy",))
+
+
+def connect(leases: DatabaseLeases) -> None:
+    leases.acquire(asking("user:new", "page", "address:a", "session:s"))
+
+
+def connect_where_one_expired(leases: DatabaseLeases) -> None:
+    Lease.objects.filter(token="token9").update(expires_at=Now() - datetime.timedelta(hours=1))
+    leases.acquire(LeaseRequest((Claim("user:9", 1), Claim("topic:busy", ROOM)), "other", "another"))
+    assert not Lease.objects.filter(token="token9").exists()
+
+
+def take_over(leases: DatabaseLeases) -> None:
+    leases.acquire(asking("user:7", "page7"))
+
+
+def take_over_on_another_network(leases: DatabaseLeases) -> None:
+    leases.acquire(asking("user:7", "page7", "address:b"))
+
+
+def renew(leases: DatabaseLeases) -> None:
+    assert len(leases.renew("process5")) == 100
+
+
+def release(leases: DatabaseLeases) -> None:
+    leases.release(["token11", "token12"])
+
+
+def revoke(leases: DatabaseLeases) -> None:
+    assert leases.revoke(holder="user:13") == 1
+    assert leases.revoke(session="session14") == 1
+    assert leases.revoke(tokens=["token15"]) == 1
+
+
+def look_for_some(leases: DatabaseLeases) -> None:
+    assert len(list(leases.connections(holder="user:16"))) == 1
+    assert len(list(leases.connections(session="session16"))) == 1
+
+
+LEASE_WORK = [
+    connect,
+    connect_where_one_expired,
+    take_over,
+    take_over_on_another_network,
+    renew,
+    release,
+    revoke,
+    look_for_some,
+]
+
+
+def plans_of_leases() -> dict[str, list[Plan]]:
+    found = {}
+    for work in LEASE_WORK:
+        with explained() as plans:
+            work(DatabaseLeases())
+        found[work.__name__] = plans
+    return found
+
+
+def test_many_connections_make_none_of_them_more_expensive() -> None:
+    fill_leases(CONNECTIONS // 10)
+    before = plans_of_leases()
+    fill_leases(CONNECTIONS)
+    after = plans_of_leases()
+    show(after)
+    for name, plans in after.items():
+        assert [plan.text for plan in plans if plan.scanned] == [], name
+        assert len(plans) == len(before[name]), name
+        for plan, earlier in zip(plans, before[name], strict=True):
+            assert plan.rows <= earlier.rows + 2 * WINDOW, (name, plan, earlier)
+            assert plan.pages <= 2 * earlier.pages + 64, (name, plan, earlier)

@@ -114,8 +114,8 @@ def test_what_was_taken_over_is_not_back_for_as_long_as_redis_remembers(leases: 
 
 
 def test_of_two_leases_of_one_page_that_redis_lost_one_is_back(leases: RedisLeases) -> None:
-    leases.acquire(several(1, client="page"))
-    leases.acquire(several(1, client="page", process="there"))
+    leases.acquire(several(5, client="page"))
+    leases.acquire(several(5, client="page", process="there"))
     leases.server.client.flushall()
     assert len(leases.renew("there")) == 1
     assert len(leases.renew("here")) == 0

@@ -13,6 +13,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.sessions.backends.db import SessionStore
+from django.contrib.sessions.models import Session
 from django.db import DatabaseError, connections
 from django.utils import timezone
 
@@ -24,7 +25,7 @@ from livefeed.models import Lease
 from livefeed.personal import encode
 from livefeed.roster import Roster, _claims, get_roster, rosters
 from livefeed.testing import open_stream
-from livefeed.topics import topic_holder
+from livefeed.topics import hashed, topic_holder
 from livefeed.viewers import Viewer
 from tests.reading import LIMIT, eventually, numbers, pool_threads
 
@@ -45,8 +46,19 @@ async def test_an_open_stream_has_a_lease_that_says_who_and_what(roster: Roster)
     async with open_stream(PLAIN, "build:1", query=[("client", "page-1")]) as stream:
         await stream.next()
         lease = await Lease.objects.aget()
-    assert (lease.client, lease.topics) == ("page-1", PLAIN)
+    assert (lease.client, lease.topics, lease.session) == ("page-1", PLAIN, "")
     assert lease.holder.startswith("address:")
+
+
+async def test_a_lease_says_in_which_session_and_does_not_tell_its_key(roster: Roster) -> None:
+    ann = await User.objects.acreate_user("ann")
+    async with open_stream(PLAIN, user=ann) as stream:
+        await stream.next()
+        lease = await Lease.objects.aget()
+        key = (await Session.objects.afirst()).session_key  # type: ignore[union-attr]
+    assert lease.holder == f"user:{ann.pk}"
+    assert lease.session == hashed("session", key)
+    assert key not in lease.session
 
 
 async def test_leases_are_prolonged_as_long_as_their_streams_are_open(roster: Roster, settings: Any) -> None:

@@ -285,10 +285,11 @@ def _beyond_or_in(slots: Slots) -> Q:
 
 def _portions(leases: QuerySet[Lease]) -> Iterator[Sequence[Lease]]:
     """Yield leases in the order of their keys, BATCH at a time."""
-    last = 0
-    while some := list(leases.filter(pk__gt=last).order_by("pk")[:BATCH]):
+    some = list(leases.order_by("pk")[:BATCH])
+    while some:
         yield some
-        last = some[-1].pk
+        more = leases.filter(pk__gt=some[-1].pk).order_by("pk")
+        some = list(more[:BATCH]) if len(some) == BATCH else []
 
 
 def _has(lease: Lease, topic: str) -> bool:
