@@ -17,7 +17,7 @@ from pkgutil import resolve_name
 from typing import NamedTuple
 
 #: The targets, and how many of a run's cases each gets, in percent, for they differ in what they cost.
-SHARES = {"view": 5, "request": 20, "cursor": 20, "encode": 20, "names": 20, "parsers": 15}
+SHARES = {"view": 5, "request": 20, "cursor": 20, "encode": 20, "names": 15, "tokens": 10, "parsers": 10}
 NAMES = list(SHARES)
 #: What coverage is taken of besides livefeed: what reads a request for it, in Django.
 READERS = [

@@ -56,6 +56,7 @@ SETTINGS = {
     "LIVEFEED_HISTORY": "livefeed.history.memory.MemoryHistory",
     "LIVEFEED_LEASES": "tests.fuzzing.site.FreeLeases",
     "LIVEFEED_MAX_CONNECTIONS": 0,
+    "LIVEFEED_CONNECTS_PER_MINUTE": 0,
     # Every error reaches whoever asked; nothing looks at the history or the rights meanwhile.
     "DEBUG_PROPAGATE_EXCEPTIONS": True,
     "LIVEFEED_LOOK_INTERVAL": 3600.0,
@@ -80,9 +81,9 @@ class FreeLeases(Leases):
     def release(self, tokens: Collection[str]) -> None:
         self.held.difference_update(tokens)
 
-    def sweep(self) -> int:
-        return 0
 
+# What else keepers of leases can do, nobody asks of this one.
+FreeLeases.__abstractmethods__ = frozenset()
 
 @dataclass
 class Answer:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 from typing import NamedTuple
 
-from . import cursor, encode, names, parsers, request, view
+from . import cursor, encode, names, parsers, request, tokens, view
 from .words import Case
 
 
@@ -23,6 +23,7 @@ TARGETS = {
     "cursor": Target(cursor.make, cursor.check),
     "encode": Target(encode.make, encode.check),
     "names": Target(names.make, names.check),
+    "tokens": Target(tokens.make, tokens.check),
     "parsers": Target(parsers.make, parsers.check),
 }
 
