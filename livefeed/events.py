@@ -20,8 +20,8 @@ from .exceptions import InvalidData, InvalidType
 from .topics import shortened, validate_topic
 
 MAX_TYPE_LENGTH = 64
-#: Levels of lists and objects in one event's data. Python decodes what is as deep as its call stack leaves room: what one
-#: process could write, deep in its own calls, another could not read, and a page of history would fail for everybody.
+#: Levels of lists and objects in one event's data. Python decodes what is only as deep as its call stack leaves room:
+#: what one process could write, another one, deeper in its calls, could not read, and a page would fail for everybody.
 MAX_DEPTH = 100
 _TYPE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 # An EventSource fires "open" and "error" by itself, and htmx's "close" ends its stream: nobody could tell them apart.
@@ -114,7 +114,8 @@ def encode(data: Any) -> str:
         )
     if text.count("[") + text.count("{") > MAX_DEPTH and (depth := _depth(text)) > MAX_DEPTH:
         raise InvalidData(
-            f"{shortened(data)} is nested {depth} levels deep, and {MAX_DEPTH} are allowed. Send it flatter, or as text."
+            f"{shortened(data)} is nested {depth} levels deep, and {MAX_DEPTH} are allowed. "
+            "Send it flatter, or as text."
         )
     return text
 

@@ -157,7 +157,7 @@ def test_what_is_no_json_is_refused_with_the_value_the_rule_and_the_cure(data: A
 def nested(levels: int) -> Any:
     data: Any = "[{" * 1000
     for level in range(levels):
-        data = [data] if level % 2 else {'"[': data, "\\": "\\\""}
+        data = [data] if level % 2 else {'"[': data, "\\": '\\"'}
     return data
 
 

@@ -11,8 +11,8 @@ standard alone, or a model of what must come. A *case* is plain JSON, so that on
 
 atheris instruments livefeed and the parts of Django that read requests, and keeps a case as a seed when it reaches code
 that none reached before; the cases are changed as JSON (`mutation.py`), never as bytes that no longer parse. The view
-runs whole, middleware and all, from a raw ASGI scope; only what would be done in threads is done at once, which makes it
-quick and each case the same every time (`site.py`).
+runs whole, middleware and all, from a raw ASGI scope; only what would be done in threads is done at once, which makes
+it quick and each case the same every time (`site.py`).
 
 `tests/test_fuzzing.py` replays the corpus, runs the same properties with hypothesis, and finds every bug on purpose.
 """

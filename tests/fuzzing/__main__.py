@@ -36,24 +36,28 @@ START, EACH = 120, 0.02
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzzing", description=__doc__)
-    parser.add_argument("--target", action="append", choices=NAMES, help="run this one (several times: these; else all)")
+    parser.add_argument(
+        "--target", action="append", choices=NAMES, help="run this one (several times: these; else all)"
+    )
     parser.add_argument("--cases", type=int, default=200_000, help="cases, over all targets (default 200,000)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes to use (default: all cores)")
     parser.add_argument("--seed", type=int, default=1, help="what chance begins with (default 1)")
     parser.add_argument("--blind", action="store_true", help="at random, without coverage: needs no atheris")
     parser.add_argument("--case", help="check this one case of --target, as JSON")
+    parser.add_argument("--bug", help="introduce this bug before, on purpose")
     parser.add_argument("--bugs", action="store_true", help="introduce each bug in turn, and show that it is found")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not options.blind and not options.bugs and options.case is None and importlib.util.find_spec("atheris") is None:
         parser.error(INSTALL)
     if options.worker:
-        return work(options.target[0], options.cases, options.seed, options.blind)
+        return work(options.target[0], options.cases, options.seed, options.blind, options.bug)
     if options.bugs:
         return find_bugs(options.cases)
     if options.case is not None:
-        return replay((options.target or ["view"])[0], json.loads(options.case))
-    return run(options.target or NAMES, options.cases, options.jobs, options.seed, options.blind)
+        return replay((options.target or ["view"])[0], json.loads(options.case), options.bug)
+    passed = [*(["--blind"] if options.blind else []), *(["--bug", options.bug] if options.bug else [])]
+    return run(shared(options.target or NAMES, options.cases, options.jobs, options.seed), options.jobs, passed)
 
 
 def prepare(*, instrument: bool) -> None:
@@ -79,12 +83,13 @@ def prepare(*, instrument: bool) -> None:
     runs.quiet()
 
 
-def work(name: str, cases: int, seed: int, blind: bool) -> int:
+def work(name: str, cases: int, seed: int, blind: bool, bug: str | None) -> int:
     prepare(instrument=not blind)
     from . import runs, site
+    from .bugs import introduced
 
     began = time.monotonic()
-    with site.serving():
+    with site.serving(), introduced(bug):
         if not blind:
             runs.guided(name, cases, seed)
         done = runs.blind(name, cases, seed)
@@ -100,12 +105,11 @@ class Part(NamedTuple):
     seed: int
 
 
-def run(names: list[str], cases: int, jobs: int, seed: int, blind: bool) -> int:
-    """Share the cases among the targets and the processes; tell what came of it."""
-    parts = shared(names, cases, jobs, seed)
+def run(parts: list[Part], jobs: int, passed: list[str]) -> int:
+    """Let processes do the parts, so many at a time; tell what came of it."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="livefeed-fuzzing-") as directory, ThreadPoolExecutor(jobs) as pool:
-        outcomes = list(pool.map(lambda part: run_part(part, blind, Path(directory)), parts))
+        outcomes = list(pool.map(lambda part: run_part(part, passed, Path(directory)), parts))
     print(f"{sum(part.cases for part in parts)} cases in {time.monotonic() - began:.0f} s: ", end="")
     broken = [output for output in outcomes if output]
     print("nothing found." if not broken else f"{len(broken)} found.")
@@ -113,15 +117,16 @@ def run(names: list[str], cases: int, jobs: int, seed: int, blind: bool) -> int:
 
 
 def shared(names: list[str], cases: int, jobs: int, seed: int) -> list[Part]:
+    """Share cases among targets and processes."""
     whole = sum(SHARES[name] for name in names)
     each = {name: max(1, round(cases * SHARES[name] / whole / jobs)) for name in names}
     return [Part(name, each[name], seed + job) for name in names for job in range(jobs)]
 
 
-def run_part(part: Part, blind: bool, directory: Path) -> str:
+def run_part(part: Part, passed: list[str], directory: Path) -> str:
     """Run a part in a process of its own and tell of it; return what it found."""
     command = [sys.executable, "-m", "tests.fuzzing", "--worker", "--target", part.target, "--cases", str(part.cases)]
-    command += ["--seed", str(part.seed), *(["--blind"] if blind else [])]
+    command += ["--seed", str(part.seed), *passed]
     log = directory / f"{part.target}-{part.seed}.log"
     with log.open("w") as errors:
         done = subprocess.run(
@@ -148,12 +153,13 @@ def run_part(part: Part, blind: bool, directory: Path) -> str:
     return ""
 
 
-def replay(name: str, case: dict[str, object]) -> int:
+def replay(name: str, case: dict[str, object], bug: str | None) -> int:
     prepare(instrument=False)
     from . import site
+    from .bugs import introduced
     from .targets import TARGETS
 
-    with site.serving():
+    with site.serving(), introduced(bug):
         TARGETS[name].check(case)
     print("Nothing is wrong with this one.")
     return 0

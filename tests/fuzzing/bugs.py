@@ -11,15 +11,17 @@ from unittest.mock import patch
 
 from django.core import signing
 from django.http import HttpRequest
+from django.utils.module_loading import import_string
 
-from livefeed import access, cursors, events, roster, sse, streams, tail, topics, views
+from livefeed import access, authentication, cursors, events, origins, roster, sse, streams, tail, topics, views
 from livefeed.cursors import Cursor, Position, parse_cursor
+from livefeed.exceptions import AuthenticationFailed
 from livefeed.registry import registry
 from livefeed.testing import streams as shipped_streams
 from livefeed.testing.streams import EventStreamParser
 from livefeed.viewers import Viewer
 
-from . import names, site
+from . import names, site, tokens
 from . import request as request_target
 from .runs import first_failure
 from .targets import TARGETS
@@ -47,10 +49,10 @@ def bug(target: str) -> Callable[[Callable[[], list[Patch]]], Callable[[], list[
 
 
 @contextmanager
-def introduced(name: str) -> Iterator[None]:
+def introduced(name: str | None) -> Iterator[None]:
     """Have a bug in livefeed for a while. Raises KeyError for one that is not known."""
     with ExitStack() as stack:
-        for target, attribute, stand_in in BUGS[name].patches():
+        for target, attribute, stand_in in BUGS[name].patches() if name else ():
             stack.enter_context(patch.object(target, attribute, stand_in))
         yield
 
@@ -73,10 +75,11 @@ def found_in(name: str, most: int) -> tuple[int, Exception] | None:
 def _forget() -> None:
     """Let one bug leave nothing behind for the next."""
     names.signed_name.cache_clear()
+    tokens.valid.cache_clear()
     site.current().fresh()
 
 
-# -- what is written ------------------------------------------------------------------------------------------------------
+# -- what is written --------------------------------------------------------------------------------------------------
 
 
 def _frame_split_by(split: Callable[[str], list[str]]) -> list[Patch]:
@@ -177,7 +180,7 @@ def id_of_one_topic_forgets_the_others() -> list[Patch]:
     return [(tail, "with_id", with_id)]
 
 
-# -- what is read ---------------------------------------------------------------------------------------------------------
+# -- what is read -----------------------------------------------------------------------------------------------------
 
 
 @bug("parsers")
@@ -267,7 +270,7 @@ def second_position_on_a_topic_is_lost() -> list[Patch]:
     return [(Cursor, "positions", positions)]
 
 
-# -- names ----------------------------------------------------------------------------------------------------------------
+# -- names ------------------------------------------------------------------------------------------------------------
 
 
 @bug("names")
@@ -302,7 +305,7 @@ def name_without_unicode_raises() -> list[Patch]:
     return [(names, "signature_holds", signature_holds)]
 
 
-# -- the view -------------------------------------------------------------------------------------------------------------
+# -- the view ---------------------------------------------------------------------------------------------------------
 
 
 @bug("view")
@@ -338,11 +341,11 @@ def reset_comes_twice() -> list[Patch]:
 def unowned_topics_are_open() -> list[Patch]:
     """What no rule opens is not closed."""
 
-    def opened(viewer: Viewer, topic: str, name: str) -> bool:
-        return registry.owner(topic) is None or original(viewer, topic, name)
+    def answer(question: access.Question, opened: Any) -> bool:
+        return registry.owner(question.topic) is None or original(question, opened)
 
-    original = access._opened
-    return [(access, "_opened", opened)]
+    original = access._answer
+    return [(access, "_answer", answer)]
 
 
 @bug("view")
@@ -369,7 +372,9 @@ def media_type_that_can_not_be_decoded_is_an_error() -> list[Patch]:
     """An Accept header with an unknown charset fails the request."""
 
     def answer_for(request: HttpRequest) -> Any:
-        request.get_preferred_type(["text/html"])
+        for part in request.headers.get("Accept", "").split(";"):
+            charset = part.partition("*=")[2].partition("'")[0]
+            "x".encode(charset or "utf-8")
         return original(request)
 
     original = views._answer_for
@@ -397,7 +402,68 @@ def replay_skips_its_first_event() -> list[Patch]:
 @bug("view")
 def answer_may_be_cached() -> list[Patch]:
     """A proxy hands one user's stream to another."""
-    return [(views, "HEADERS", {})]
+    return [(streams, "HEADERS", {})]
+
+
+@bug("tokens")
+def token_is_not_compared() -> list[Patch]:
+    """Whoever knows the format writes tokens."""
+    return [(signing, "constant_time_compare", lambda given, wanted: True)]
+
+
+@bug("tokens")
+def spoiled_token_is_an_error() -> list[Patch]:
+    """Only the signature is looked at, and not what was signed."""
+
+    def read_token(text: str) -> Any:
+        try:
+            return original(text)
+        except AuthenticationFailed as failure:
+            raise ValueError(text) from failure
+
+    original = tokens.read_token
+    return [(tokens, "read_token", read_token)]
+
+
+@bug("tokens")
+def spoiled_token_is_told() -> list[Patch]:
+    """What was meant to be secret stands in the error, and so in a log."""
+
+    def read_token(text: str) -> Any:
+        try:
+            return original(text)
+        except AuthenticationFailed:
+            raise AuthenticationFailed(f"{text} is not a token.") from None
+
+    original = tokens.read_token
+    return [(tokens, "read_token", read_token)]
+
+
+@bug("view")
+def scope_of_a_token_is_forgotten() -> list[Patch]:
+    """A token for one topic opens all that its user may read."""
+
+    def token(request: HttpRequest) -> authentication.Identity | None:
+        found = authentication.token(request)
+        return found and found._replace(scope=None)
+
+    return [(authentication, "load", lambda path: token if path.endswith(".token") else import_string(path))]
+
+
+@bug("view")
+def pages_of_siblings_are_ours() -> list[Patch]:
+    """Another subdomain makes a user's browser connect."""
+    return [(origins, "_OURS", frozenset({"same-origin", "none", "same-site"}))]
+
+
+@bug("view")
+def origins_are_compared_by_their_beginning() -> list[Patch]:
+    """https://app.example.evil.example is not https://app.example."""
+
+    def is_allowed(origin: str | None) -> bool:
+        return any((origin or "").startswith(allowed) for allowed in origins.settings.ALLOWED_ORIGINS)
+
+    return [(origins, "_is_allowed", is_allowed)]
 
 
 @bug("request")

@@ -62,7 +62,9 @@ def _topic(random: Random) -> str:
 
 
 def _type(random: Random) -> Any:
-    return random.choice(["message", "created", words.name(random), words.almost(random), words.text(random), words.value(random)])
+    return random.choice(
+        ["message", "created", words.name(random), words.almost(random), words.text(random), words.value(random)]
+    )
 
 
 def _data(random: Random) -> Any:

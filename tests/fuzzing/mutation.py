@@ -74,7 +74,9 @@ def _changed_list(value: list[Any], random: Random) -> list[Any]:
         [
             [*value[:index], *value[index + 1 :]],
             [*value[:index], item, copy.deepcopy(item), *value[index + 1 :]],
-            [*value[:index], *(copy.deepcopy(item) for _ in range(60)), *value[index + 1 :]] if len(value) < 200 else [],
+            [*value[:index], *(copy.deepcopy(item) for _ in range(60)), *value[index + 1 :]]
+            if len(value) < 200
+            else [],
             value[::-1],
             [item],
         ]

@@ -26,12 +26,16 @@ def make(random: Random) -> Case:
         "other": random.choice([*VIEWERS, words.name(random)]),
         "edits": edits,
         "swapped": [random.randint(0, 80) for _ in range(random.choice([0, 0, 1, 40]))],
-        "forged": random.choice([words.text(random), "a~b~c", "a~~", "~", words.name(random) + "~" + words.name(random)]),
+        "forged": random.choice(
+            [words.text(random), "a~b~c", "a~~", "~", words.name(random) + "~" + words.name(random)]
+        ),
     }
 
 
 def _put(random: Random) -> str:
-    return random.choice(["", "~", "=", words.text(random), random.choice(words.NAMES), random.choice(words.CHARACTERS)])
+    return random.choice(
+        ["", "~", "=", words.text(random), random.choice(words.NAMES), random.choice(words.CHARACTERS)]
+    )
 
 
 def check(case: Case) -> None:

@@ -1,7 +1,7 @@
 """A parser of event streams, written from WHATWG HTML 9.2.5 and 9.2.6 alone, to check livefeed's frames and its parser.
 
-A state machine that takes one byte at a time, and keeps bytes until a line is whole: no regular expression, no splitting
-of text, no incremental decoder. So it shares no mistake with `livefeed.testing.streams`.
+A state machine that takes one byte at a time, and keeps bytes until a line is whole: no regular expression, no
+splitting of text, no incremental decoder. So it shares no mistake with `livefeed.testing.streams`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from livefeed.viewers import address_of
 
 from . import site, view
 from .cursor import understood
-from .expecting import Broken, expect
+from .expecting import expect
 from .words import Case
 
 
@@ -30,9 +30,9 @@ def check(case: Case) -> None:
         try:
             names = views._asked_topics(request)
         except views.Problem as problem:
-            expect(problem.status == 400 and len(str(problem)) < 1_000, f"{problem.status}: {problem}")
-        except TooManyFieldsSent as error:
-            raise Broken("too many parameters are refused in Django's words") from error
+            expect(problem.status in (400, 414) and len(str(problem)) < 1_000, f"{problem.status}: {problem}")
+        except TooManyFieldsSent:  # which the view makes a problem of
+            expect(asked.too_many_fields, "too many parameters, of few")
         else:
             expect(names == asked.names, f"{names} instead of {asked.names}")
             expect(1 <= len(names) <= settings.MAX_TOPICS, f"{len(names)} topics")
@@ -40,7 +40,7 @@ def check(case: Case) -> None:
             views._answer_for(request)
         except views.Problem as problem:
             expect(problem.status == 406, f"{problem.status}: {problem}")
-        if not asked.too_many_fields:
+        if not asked.too_many_fields:  # else it is not asked for any more
             cursor, garbage = views._stream_cursor(request)
             expect(garbage == bool(asked.cursor and understood(asked.cursor) is None), f"garbage: {asked.cursor!r}")
             expect((cursor is not None) == bool(asked.cursor and not garbage), f"no cursor: {asked.cursor!r}")

@@ -52,7 +52,9 @@ def plain(case: Case) -> Case:
     return replayed
 
 
-def first_failure(target: Target, kept: list[Case], most: int, seed: int | str = 1) -> tuple[int, Case, Exception] | None:
+def first_failure(
+    target: Target, kept: list[Case], most: int, seed: int | str = 1
+) -> tuple[int, Case, Exception] | None:
     """Return the first case that fails, its number and what is wrong; None where none of so many does."""
     for number, case in enumerate(cases(target, kept, seed), 1):
         if error := failure(target, case):
@@ -73,7 +75,8 @@ def told(name: str, case: Case, error: Exception) -> str:
     small = smaller(case, fails_too)
     found = failure(target, small) or error
     line = json.dumps({"why": f"{type(found).__name__}: {found}"[:200], "case": small})
-    return f"FOUND by {name}: {type(found).__name__}: {found}\nKeep it, for good, in tests/fuzzing/corpus/{name}.jsonl:\n{line}"
+    place = f"tests/fuzzing/corpus/{name}.jsonl"
+    return f"FOUND by {name}: {type(found).__name__}: {found}\nKeep it, for good, in {place}:\n{line}"
 
 
 def blind(name: str, most: int, seed: int) -> int:

@@ -34,6 +34,7 @@ from livefeed.leases import Leases
 from livefeed.pool import Pool
 from livefeed.roster import close_roster, get_roster
 from livefeed.sse import KEEP_ALIVE
+from livefeed.tokens import create_token
 from livefeed.topics import sign_topic
 from tests.testapp.models import Article
 
@@ -49,7 +50,7 @@ KEPT = 3
 EPOCH = "epoch1"
 #: How a stream ends that has nothing to say for now.
 QUIET = b"\n\n" + KEEP_ALIVE
-_PLACE = re.compile(r"\{(?P<topic>[^{} ]+) for (?P<who>\w+)\}")
+_PLACE = re.compile(r"\{(?P<topic>[^{} ]+) for (?P<who>\w+)\}|\{[^{}]*\}")
 #: Streams that one site serves before it is made anew, so that topics which nobody reads any more are forgotten.
 FRESH_AFTER = 2_000
 SETTINGS = {
@@ -85,6 +86,7 @@ class FreeLeases(Leases):
 # What else keepers of leases can do, nobody asks of this one.
 FreeLeases.__abstractmethods__ = frozenset()
 
+
 @dataclass
 class Answer:
     """What the site answered."""
@@ -103,11 +105,13 @@ class Answer:
 
 
 class Who(NamedTuple):
-    """Somebody who asks: the cookies of their session, and the key that names are signed for."""
+    """Somebody who asks: the cookie of their session, the key that names are signed for, and the most a token opens."""
 
+    name: str
     cookie: str
     key: str
     user: Any
+    scope: frozenset[str] | None = None
 
 
 class Site:
@@ -120,13 +124,16 @@ class Site:
         self._path = stream_url()
         self._signed: dict[tuple[str, str], str] = {}
         self.who: dict[str, Who] = {}
+        #: Tokens, by what stands for them in a case, and whom they make of their bearers.
+        self.tokens: dict[str, str] = {}
+        self.bearers: dict[str, Who] = {}
         #: What livefeed logged as an error since this was emptied: an error in a stream is told nowhere else.
         self.errors: list[str] = []
 
     def fill(self) -> None:
         """Store what the answers are made of."""
         users = get_user_model().objects
-        self.who = {"": Who("", "anonymous", None)}
+        self.who = {"": Who("", "", "anonymous", None)}
         for name in ("ann", "bob"):
             user = users.filter(username=name).first() or users.create_user(name)
             session = SessionStore(f"fuzzing-session-of-{name}")
@@ -134,7 +141,9 @@ class Site:
             session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
             session[HASH_SESSION_KEY] = user.get_session_auth_hash()
             session.save()
-            self.who[name] = Who(f"sessionid={session.session_key}", f"user:{user.pk}", user)
+            self.who[name] = Who(name, f"sessionid={session.session_key}", f"user:{user.pk}", user)
+        for name, topics in [("ann", None), ("ann", ["plain", "secret:1"]), ("bob", ["build:42"]), ("", ["secret:1"])]:
+            self._make_token(name, topics)
         if not Article.objects.exists():
             Article.objects.bulk_create(Article(title=title) for title in ["<script>alert(1)</script>", "b"])
         history: Any = get_history()
@@ -142,6 +151,12 @@ class Site:
             history.append([new_event(topic, item, "message") for item in data])
             history._topics[topic].epoch = EPOCH
         history.trim(lambda topic: Retention(0, KEPT), ["plain:trimmed"])
+
+    def _make_token(self, name: str, topics: list[str] | None) -> None:
+        who = self.who[name]
+        place = f"{{token of {name or 'nobody'}{' for ' + ' '.join(topics) if topics else ''}}}"
+        self.tokens[place] = create_token(who.user, topics, max_age=86_400)
+        self.bearers[self.tokens[place]] = who._replace(scope=frozenset(topics) if topics else None)
 
     def signed(self, topic: str, who: str) -> str:
         """Return a signed name, the same for all of a run."""
@@ -151,13 +166,17 @@ class Site:
         return self._signed[key]
 
     def filled_in(self, text: str) -> str:
-        """Return a query with its signed names: a case says `{secret:1 for ann}` where one stands."""
+        """Return a query or a header with its signed names and tokens.
+
+        A case says `{secret:1 for ann}` where a name stands, and `{token of ann for plain}` or `{token of ann}` for a
+        token with a scope or without.
+        """
         return _PLACE.sub(self._in_place, text) if "{" in text else text
 
     def _in_place(self, place: re.Match[str]) -> str:
         who = "" if place["who"] == "nobody" else place["who"]
         known = place["topic"] in STORED and who in self.who
-        return quote(self.signed(place["topic"], who)) if known else place[0]
+        return quote(self.signed(place["topic"], who)) if known else self.tokens.get(place[0], place[0])
 
     def scope(self, method: str, query: bytes, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
         """Return what a server hands on of a request."""
@@ -195,7 +214,9 @@ class Site:
         async def send(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 answer.status = message["status"]
-                answer.headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message["headers"]]
+                answer.headers = [
+                    (name.decode("latin-1"), value.decode("latin-1")) for name, value in message["headers"]
+                ]
                 return
             answer.body += message.get("body", b"")
             answer.ended = not message.get("more_body", False)
@@ -252,9 +273,10 @@ def without_threads() -> Iterator[None]:
         stack.enter_context(patch.object(SyncToAsync, "__call__", at_once))
         stack.enter_context(patch.object(AsyncToSync, "__call__", driven))
         stack.enter_context(patch.object(Pool, "run", run))
-        # Each task would have connections of its own.
+        # Each task would have connections of its own; a stream gives back those of its request's thread.
         mine = SimpleNamespace(**{alias: connections[alias] for alias in connections})
         stack.enter_context(patch.object(connections, "_connections", mine))
+        stack.enter_context(patch.object(connections, "close_all", lambda: None))
         stack.enter_context(patch.dict("os.environ", {"DJANGO_ALLOW_ASYNC_UNSAFE": "1"}))
         yield
 

@@ -28,7 +28,9 @@ def make(random: Random) -> Case:
     return {
         "who": random.choice(["", "ann", "bob"]),
         "topics": random.choice([None, [], ["plain"], ["plain", "secret:1"], topics, topics * 60]),
-        "max_age": random.choice([LONG, LONG, LONG, 0, -1, 10**300, 1e-300, float("nan"), float("inf"), words.value(random)]),
+        "max_age": random.choice(
+            [LONG, LONG, LONG, 0, -1, 10**300, 1e-300, float("nan"), float("inf"), words.value(random)]
+        ),
         "edits": edits,
         "swapped": [random.randint(0, 80) for _ in range(random.choice([0, 0, 1, 40]))],
         "forged": random.choice([PREFIX, "", PREFIX.upper()]) + random.choice([words.text(random), "a.b", ".a:b", "."]),
