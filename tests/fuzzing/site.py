@@ -24,7 +24,8 @@ from django.conf import settings as django_settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
 from django.contrib.sessions.backends.db import SessionStore
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
-from django.db import connections
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections, connections
 from django.test import override_settings
 
 from livefeed.events import new_event
@@ -277,6 +278,9 @@ def without_threads() -> Iterator[None]:
         mine = SimpleNamespace(**{alias: connections[alias] for alias in connections})
         stack.enter_context(patch.object(connections, "_connections", mine))
         stack.enter_context(patch.object(connections, "close_all", lambda: None))
+        for signal in (request_started, request_finished):
+            signal.disconnect(close_old_connections)
+            stack.callback(signal.connect, close_old_connections)
         stack.enter_context(patch.dict("os.environ", {"DJANGO_ALLOW_ASYNC_UNSAFE": "1"}))
         yield
 
