@@ -11,6 +11,8 @@ import io
 import itertools
 import logging
 import re
+import sys
+import traceback
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +26,7 @@ from django.conf import settings as django_settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
 from django.contrib.sessions.backends.db import SessionStore
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
-from django.core.signals import request_finished, request_started
+from django.core.signals import got_request_exception, request_finished, request_started
 from django.db import close_old_connections, connections
 from django.test import override_settings
 
@@ -59,8 +61,7 @@ SETTINGS = {
     "LIVEFEED_LEASES": "tests.fuzzing.site.FreeLeases",
     "LIVEFEED_MAX_CONNECTIONS": 0,
     "LIVEFEED_CONNECTS_PER_MINUTE": 0,
-    # Every error reaches whoever asked; nothing looks at the history or the rights meanwhile.
-    "DEBUG_PROPAGATE_EXCEPTIONS": True,
+    # Nothing looks at the history or the rights meanwhile.
     "LIVEFEED_LOOK_INTERVAL": 3600.0,
     "LIVEFEED_RECHECK_INTERVAL": 3600.0,
 }
@@ -128,8 +129,12 @@ class Site:
         #: Tokens, by what stands for them in a case, and whom they make of their bearers.
         self.tokens: dict[str, str] = {}
         self.bearers: dict[str, Who] = {}
-        #: What livefeed logged as an error since this was emptied: an error in a stream is told nowhere else.
+        #: What failed since this was emptied, or was logged as an error: one in a stream is told nowhere else.
         self.errors: list[str] = []
+
+    def note_exception(self, **kwargs: Any) -> None:
+        """Note what a request failed with."""
+        self.errors.append(f"{sys.exc_info()[1]!r} {traceback.format_exc()[-1_000:]}")
 
     def fill(self) -> None:
         """Store what the answers are made of."""
@@ -307,11 +312,13 @@ def serving() -> Iterator[Site]:
         site.fill()
         _current.append(site)
         listener = _Listener(site.errors)
+        got_request_exception.connect(site.note_exception)
         logging.getLogger("livefeed").addHandler(listener)
         try:
             yield site
         finally:
             logging.getLogger("livefeed").removeHandler(listener)
+            got_request_exception.disconnect(site.note_exception)
             _current.pop()
             site.close()
 

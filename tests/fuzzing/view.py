@@ -296,7 +296,7 @@ def allowed(said: dict[str, Any]) -> dict[str, Any]:
 
 def _always(answer: Answer, here: site.Site) -> None:
     """What holds for every answer, whatever was asked."""
-    expect(not here.errors, f"logged: {here.errors}")
+    expect(not here.errors, f"failed: {here.errors}")
     expect(200 <= answer.status < 500, f"status {answer.status}: {answer.body[:200]!r}")
     expect(not 300 <= answer.status < 400, f"redirected to {answer.header('location')!r}")
     expect(answer.open_streams == 0, f"{answer.open_streams} streams are still open")
