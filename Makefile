@@ -4,6 +4,7 @@ VENV ?= .venv
 PORT ?= 8000
 WORKERS ?= 3
 SEEDS ?= 2000
+CASES ?= 200000
 ARGS ?=
 export PORT
 
@@ -28,7 +29,7 @@ UNIT := --ignore tests/e2e --ignore tests/backends/test_servers.py --ignore test
 UNIT += --ignore tests/test_redis_history.py --ignore tests/test_redis_leases.py
 DEV_STAMP := $(VENV)/.livefeed-dev
 
-.PHONY: help demo dev test test-js test-postgres test-mariadb simulation faults lint format clean
+.PHONY: help demo dev test test-js test-postgres test-mariadb simulation fuzz faults lint format clean
 
 help:
 	@echo "make demo           run the demo site (PORT=8000; DATABASE_URL and REDIS_URL if you have them)"
@@ -37,6 +38,7 @@ help:
 	@echo "make test-mariadb   run the tests of the package on MariaDB (LIVEFEED_TEST_MARIADB)"
 	@echo "make faults         let servers, writers, Redis and the network fail for a while, and count (ARGS=--help)"
 	@echo "make simulation     run the path of events through SEEDS=2000 simulated runs full of faults"
+	@echo "make fuzz           let CASES=200000 hostile requests, events, cursors, names and tokens look for a hole"
 	@echo "make lint           ruff and mypy"
 	@echo "make format         let ruff put the code in order"
 	@echo "make clean          remove what the other targets have made"
@@ -68,6 +70,9 @@ faults: $(DEV_STAMP)
 
 simulation: $(DEV_STAMP)
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
+
+fuzz: $(DEV_STAMP)
+	$(BIN)/python -m tests.fuzzing --cases $(CASES) $(ARGS)
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .

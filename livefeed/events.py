@@ -20,10 +20,15 @@ from .exceptions import InvalidData, InvalidType
 from .topics import shortened, validate_topic
 
 MAX_TYPE_LENGTH = 64
+#: Levels of lists and objects in one event's data. Python decodes what is only as deep as its call stack leaves room:
+#: what one process could write, another one, deeper in its calls, could not read, and a page would fail for everybody.
+MAX_DEPTH = 100
 _TYPE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 # An EventSource fires "open" and "error" by itself, and htmx's "close" ends its stream: nobody could tell them apart.
 _RESERVED = frozenset({"open", "error", "close"})
 _OURS = "livefeed-"
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
+_BRACKET = re.compile(r"[\[\]{}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +112,21 @@ def encode(data: Any) -> str:
             f"Event data of {size} bytes is larger than LIVEFEED_MAX_EVENT_BYTES ({settings.MAX_EVENT_BYTES}). "
             "Send a key that the page can fetch the rest by, or raise the setting."
         )
+    if text.count("[") + text.count("{") > MAX_DEPTH and (depth := _depth(text)) > MAX_DEPTH:
+        raise InvalidData(
+            f"{shortened(data)} is nested {depth} levels deep, and {MAX_DEPTH} are allowed. "
+            "Send it flatter, or as text."
+        )
     return text
+
+
+def _depth(text: str) -> int:
+    """Return the levels of lists and objects in a JSON text."""
+    depth = deepest = 0
+    for bracket in _BRACKET.findall(_STRING.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def size_of(text: str) -> int:

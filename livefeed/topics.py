@@ -85,7 +85,7 @@ def signature_holds(name: str, viewer: str) -> bool:
     """Tell whether a signed name was signed by us, for this viewer, and has not expired."""
     try:
         _signer(viewer).unsign(name, max_age=timedelta(seconds=settings.SIGNATURE_SECONDS))
-    except signing.BadSignature:
+    except (signing.BadSignature, UnicodeEncodeError):  # what is no Unicode was not signed by us
         return False
     return True
 

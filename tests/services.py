@@ -109,6 +109,10 @@ NEEDS = {
     "chromium": Need(cache(_lacks_chromium), "install chromium, or set LIVEFEED_TEST_CHROMIUM to its path"),
     "nginx": Need(cache(lambda: _lacks_program("nginx")), "install nginx (it need not run)"),
     "node": Need(cache(lambda: _lacks_program("node")), "install nodejs"),
+    "atheris": Need(
+        cache(lambda: _lacks_package("atheris")),
+        "pip install atheris (there are wheels for CPython on Linux, x86-64)",
+    ),
     "openssl": Need(cache(lambda: _lacks_program("openssl")), "install openssl"),
     "time": Need(_lacks_time, "set LIVEFEED_SLOW=1"),
     "registry": Need(cache(_lacks_registry), "give pip a way to a package registry"),

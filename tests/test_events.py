@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from livefeed.conf import settings as livefeed_settings
-from livefeed.events import Event, Stretch, encode, new_event, pack, unpack, validate_type
+from livefeed.events import MAX_DEPTH, Event, Stretch, encode, new_event, pack, unpack, validate_type
 from livefeed.exceptions import InvalidData, InvalidTopic, InvalidType, LivefeedError
 
 json_values = st.recursive(
@@ -152,6 +152,28 @@ def test_what_is_no_json_is_refused_with_the_value_the_rule_and_the_cure(data: A
     assert value in message
     assert "can't be written as JSON" in message
     assert "Hand in what Django's JSON encoder knows" in message
+
+
+def nested(levels: int) -> Any:
+    data: Any = "[{" * 1000
+    for level in range(levels):
+        data = [data] if level % 2 else {'"[': data, "\\": '\\"'}
+    return data
+
+
+def test_what_is_accepted_can_be_decoded_from_deep_in_a_call_stack_too() -> None:
+    """Found by fuzzing: 900 levels could be published, and the JSON page of the topic failed for everybody."""
+
+    def decode_under(frames: int, text: str) -> Any:
+        return decode_under(frames - 1, text) if frames else json.loads(text)
+
+    assert decode_under(400, encode(nested(MAX_DEPTH))) == nested(MAX_DEPTH)
+    with pytest.raises(InvalidData, match="is nested 101 levels deep, and 100 are allowed"):
+        encode(nested(MAX_DEPTH + 1))
+
+
+def test_many_lists_beside_each_other_are_not_deep() -> None:
+    assert encode([{"a": ["[", "]]]"]}] * 1000)
 
 
 def test_data_nested_too_deep_is_refused() -> None:
