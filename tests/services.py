@@ -93,6 +93,14 @@ def _lacks_registry() -> str:
     return "" if done.returncode == 0 else "pip reaches no package registry"
 
 
+def _lacks_npm() -> str:
+    if lack := _lacks_program("npm"):
+        return lack
+    ask = ["view", "htmx.org", "version", "--fetch-retries=0", "--fetch-timeout=5000"]
+    done = subprocess.run([find("npm") or "npm", *ask], capture_output=True, check=False)
+    return "" if done.returncode == 0 else "npm reaches no package registry"
+
+
 NEEDS = {
     "postgres": Need(
         cache(_lacks_postgres),
@@ -116,6 +124,7 @@ NEEDS = {
     "openssl": Need(cache(lambda: _lacks_program("openssl")), "install openssl"),
     "time": Need(_lacks_time, "set LIVEFEED_SLOW=1"),
     "registry": Need(cache(_lacks_registry), "give pip a way to a package registry"),
+    "npm": Need(cache(_lacks_npm), "install npm, and give it a way to a package registry"),
 }
 
 
