@@ -24,8 +24,12 @@ _warned = False
 
 def address_of(request: HttpRequest) -> str:
     """Return the client's address: the peer's, or the one that our own proxies report (LIVEFEED_TRUSTED_PROXIES)."""
-    hops = [hop.strip() for hop in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if hop.strip()]
-    peer = str(request.META.get("REMOTE_ADDR") or "")
+    return address_among(request.META.get("HTTP_X_FORWARDED_FOR", ""), str(request.META.get("REMOTE_ADDR") or ""))
+
+
+def address_among(forwarded: str, peer: str) -> str:
+    """Return the client's address out of ``X-Forwarded-For`` and the address at the other end of the connection."""
+    hops = [hop.strip() for hop in forwarded.split(",") if hop.strip()]
     trusted = settings.TRUSTED_PROXIES
     if trusted and hops:
         return counted(hops[-min(trusted, len(hops))])

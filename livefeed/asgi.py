@@ -4,8 +4,9 @@
 * A limit on how long one write may wait for a client (LIVEFEED_SEND_TIMEOUT).
 * Containment: an error after the first byte would leave the connection open for ever, and break Daphne for good.
 * Goodbyes: on SIGTERM every stream ends with ``livefeed-closing``; uvicorn and granian would wait for ever.
+* A door: requests for streams are let in to Django a few at a time, so that a crowd of them keeps nobody else waiting.
 
-Everything but event streams passes through untouched.
+Everything but event streams, and what asks for them, passes through untouched.
 """
 
 from __future__ import annotations
@@ -20,16 +21,24 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from types import FrameType
 from typing import Any
 
+from django.http import HttpResponse
+
 from . import sse
+from .addresses import address_among
 from .conf import settings
 from .daphne import DaphneFlow, Message, Send, daphne_requests
+from .door import Passage, door
+from .exceptions import LimitReached
+from .html import stream_url
+from .refusing import limited
 from .roster import get_roster
 from .streams import own_block
 
 logger = logging.getLogger("livefeed.asgi")
 
 Receive = Callable[[], Awaitable[Message]]
-Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+Scope = MutableMapping[str, Any]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 #: Seconds between two looks for writes that wait too long.
 REAP_EVERY = 0.5
@@ -46,7 +55,7 @@ class Wrapped:
     def __init__(self, application: Application) -> None:
         self.application = application
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.application(scope, receive, send)
             return
@@ -56,7 +65,8 @@ class Wrapped:
             return
         try:
             with daphne_requests().under_way(guard.daphne):
-                await self.application(scope, receive, guard.send)
+                if not _asks_for_stream(scope) or await guard.comes_in(scope):
+                    await self.application(scope, receive, guard.send)
         except asyncio.CancelledError:
             if guard.timed_out:
                 return
@@ -80,6 +90,7 @@ class Guard:
     def __init__(self, send: Send) -> None:
         self._send = send
         self.daphne = DaphneFlow.of(send)
+        self._passage: Passage | None = None
         self._flow: DaphneFlow | None = None
         self._task: asyncio.Task[Any] | None = None
         self.streaming = False
@@ -87,11 +98,34 @@ class Guard:
         self.timed_out = False
         self.sending_since: float | None = None
 
+    async def comes_in(self, scope: Scope) -> bool:
+        """Wait at the door until it is this request's turn; return False where it was told to come back."""
+        headers = _headers(scope)
+        peer = scope.get("client") or ("", 0)
+        try:
+            self._passage = await door().enter(address_among(headers.get("x-forwarded-for", ""), str(peer[0] or "")))
+        except LimitReached as limit:
+            wants_stream = sse.CONTENT_TYPE in headers.get("accept", "")
+            await self._answer(limited(limit, headers, wants_stream=wants_stream))
+            return False
+        return True
+
+    async def _answer(self, response: HttpResponse) -> None:
+        headers = [(name.lower().encode(), value.encode()) for name, value in response.items()]
+        await self._send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        await self._send({"type": "http.response.body", "body": response.content, "more_body": False})
+
+    def _leave_the_door(self) -> None:
+        if self._passage is not None:
+            self._passage.leave()
+
     async def send(self, message: Message) -> None:
         """Pass a message on, and come back when the client can take more."""
         if not self.streaming:
-            if message["type"] == "http.response.start" and _is_event_stream(message):
-                self._begin()
+            if message["type"] == "http.response.start":
+                self._leave_the_door()
+                if _is_event_stream(message):
+                    self._begin()
             await self._send(message)
             return
         self.finished = not message.get("more_body", False)
@@ -137,10 +171,31 @@ class Guard:
 
     def release(self) -> None:
         """Forget the request."""
+        self._leave_the_door()
         if self.streaming:
             reaper().forget(self)
             if self._flow is not None:
                 self._flow.stop()
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """Return a request's headers by their names in lower case; of one that comes several times, all together."""
+    found: dict[str, str] = {}
+    for name, value in scope.get("headers", ()):
+        key, text = name.decode("latin1").lower(), value.decode("latin1")
+        found[key] = f"{found[key]},{text}" if key in found else text
+    return found
+
+
+def _asks_for_stream(scope: Scope) -> bool:
+    """Tell whether a request is for us: by what it asks for, or where."""
+    wanted = sse.CONTENT_TYPE.encode()
+    if any(name.lower() == b"accept" and wanted in value for name, value in scope.get("headers", ())):
+        return True
+    try:
+        return str(scope.get("path", "")).endswith(stream_url())
+    except Exception:  # the site's URLs can't be loaded, or we are not among them: that is for Django to say
+        return False
 
 
 def _is_event_stream(message: Message) -> bool:

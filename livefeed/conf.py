@@ -110,6 +110,9 @@ class Settings:
     #: Requests per minute of one user in each process; of those not signed in, ten times as many per address. Default
     #: 120; 0: no limit.
     CONNECTS_PER_MINUTE = Setting(120, minimum=0)
+    #: Requests for streams that one process finds out about at a time, with livefeed.asgi.wrap(); the others wait, each
+    #: address in a line of its own. Default 16; 0: no limit.
+    CONNECTING = Setting(16, minimum=0)
     #: Seconds that the lease of a killed process still counts. Default 60.
     LEASE_SECONDS = Setting(60.0, minimum=3)
     #: Proxies of yours that append to X-Forwarded-For. Default 0: the peer's address is the client's.

@@ -1,12 +1,11 @@
 """The one view: a stream, a page of history, or a snapshot, as the client asks by ``Accept``.
 
-It never redirects and never fails for what a client sent: any status but 200 ends a browser's EventSource for good, so
-a browser that would be refused for a while gets a stream that says so and when to come back.
+It never redirects and never fails for what a client sent; who is refused is told so in a way that it understands
+(``refusing``).
 """
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
@@ -20,6 +19,7 @@ from django.db import Error as DatabaseError
 from django.db import connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
+from django.views.decorators.csrf import csrf_exempt
 
 from . import html, origins, rates, sse
 from .access import Grant, grant
@@ -27,8 +27,9 @@ from .conf import settings
 from .cursors import Cursor, parse_cursor
 from .exceptions import AuthenticationFailed, FeedError, HistoryUnavailable, InvalidCursor, InvalidTopic, LimitReached
 from .pages import history_page
+from .refusing import Problem, limited
 from .roster import get_roster
-from .streams import HEADERS, REFUSED_RETRY, EventStreamResponse, own_block
+from .streams import HEADERS, EventStreamResponse
 from .topics import plain_name, validate_topic
 from .viewers import Viewer, viewer_of
 
@@ -38,21 +39,7 @@ MAX_QUERY = 32 * 1024
 _CLIENT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-class Problem(Exception):
-    """An answer that is an error: ``application/problem+json`` (RFC 9457)."""
-
-    def __init__(self, status: HTTPStatus, detail: str, **headers: str) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
-
-    def response(self) -> HttpResponse:
-        body = {"type": "about:blank", "title": self.status.phrase, "status": self.status, "detail": self.detail}
-        headers = {"Cache-Control": "no-store", **self.headers}
-        return JsonResponse(body, status=self.status, content_type="application/problem+json", headers=headers)
-
-
+@csrf_exempt  # nothing is changed here, and a method that is none of ours gets our own answer
 @login_not_required
 async def stream(request: HttpRequest) -> HttpResponseBase:
     """Answer ``GET ?topic=…&topic=…`` with a stream, a page of history (JSON), or a snapshot (HTML)."""
@@ -60,8 +47,8 @@ async def stream(request: HttpRequest) -> HttpResponseBase:
         response = await _respond(request)
     except Problem as problem:
         response = problem.response()
-    except SuspiciousOperation as error:  # thousands of parameters, a Host that is not ours
-        response = Problem(HTTPStatus.BAD_REQUEST, str(error)).response()
+    except SuspiciousOperation:  # thousands of parameters, a Host that is not ours: its text is not for strangers
+        response = Problem(HTTPStatus.BAD_REQUEST, "Django refuses this request.").response()
     for name, value in origins.headers(request).items():
         response.headers[name] = value
     return response
@@ -104,9 +91,11 @@ def _answer_for(request: HttpRequest) -> Answer:
         "text/html": _snapshot,
     }
     try:
-        wanted = request.get_preferred_type(list(answers))
-    except ValueError:  # a parameter that can't be decoded
-        wanted = None
+        accepted = {name: type for name in answers if (type := request.accepted_type(name)) is not None}
+    except (ValueError, LookupError):  # a parameter that can't be decoded, or in a code that nobody knows
+        accepted = {}
+    # RFC 9110, 12.5.1: their order means nothing. Of equals it is the stream, for htmx 4 names HTML before it.
+    wanted = max(accepted, key=lambda name: (accepted[name].quality, accepted[name].specificity), default=None)
     if wanted is None:
         raise Problem(HTTPStatus.NOT_ACCEPTABLE, f"Accept one of {', '.join(answers)}.")
     return answers[wanted]
@@ -179,19 +168,7 @@ def _stream_cursor(request: HttpRequest) -> tuple[Cursor | None, bool]:
 
 
 def _limited(request: HttpRequest, limit: LimitReached) -> HttpResponse:
-    """Tell a client to come back later: a browser that asked for a stream in a stream, everybody else by status."""
-    retry = random.randint(*REFUSED_RETRY)
-    if _is_browser(request) and _answer_for(request) is _stream:
-        data = {"reason": limit.reason, "of": limit.of, "limit": limit.limit, "retry": retry}
-        body = sse.retry(retry) + own_block("refused", data)
-        return HttpResponse(body, content_type=sse.CONTENT_TYPE, headers=HEADERS)
-    status = HTTPStatus.TOO_MANY_REQUESTS if limit.reason in {"limit", "rate"} else HTTPStatus.SERVICE_UNAVAILABLE
-    return Problem(status, f"{limit}. Come back later.", Retry_After=str(retry // 1000)).response()
-
-
-def _is_browser(request: HttpRequest) -> bool:
-    # Browsers leave Sec-Fetch-* out on plain http other than localhost.
-    return "Sec-Fetch-Mode" in request.headers or request.headers.get("User-Agent", "").startswith("Mozilla/")
+    return limited(limit, request.headers, wants_stream=_answer_for(request) is _stream)
 
 
 # -- pages and snapshots ----------------------------------------------------------------------------------------------

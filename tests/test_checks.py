@@ -248,6 +248,7 @@ WRONG: dict[str, list[Any]] = {
     "MAX_CONNECTIONS_PER_TOPIC": [-1, True],
     "MAX_CONNECTIONS": [-1],
     "CONNECTS_PER_MINUTE": [-1, 0.5],
+    "CONNECTING": [-1, "16"],
     "LEASE_SECONDS": [0, 2.9],
     "TRUSTED_PROXIES": [-1, "1"],
     "RECHECK_INTERVAL": [0, 0.5],

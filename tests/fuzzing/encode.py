@@ -16,8 +16,8 @@ from livefeed.conf import settings
 from livefeed.cursors import Position, entry, parse_cursor
 from livefeed.events import MAX_DEPTH, Event, Stretch, new_event, pack, unpack
 from livefeed.exceptions import InvalidData, InvalidTopic, InvalidType
+from livefeed.personal import encode
 from livefeed.registry import registry
-from livefeed.roster import encode
 from livefeed.streams import own_block
 from livefeed.tail import Budget, Frame, Subscription, Tail, render
 
