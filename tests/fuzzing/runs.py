@@ -20,7 +20,7 @@ CORPUS = Path(__file__).parent / "corpus"
 #: Made cases that a guided run begins with, besides those of the corpus.
 SEEDS = 200
 #: Bytes of the longest case that is kept as a seed, and seconds that one may take.
-LONGEST, SLOWEST = 200_000, 20
+LONGEST, SLOWEST = 16_000, 20
 
 
 def corpus(name: str) -> list[Case]:
