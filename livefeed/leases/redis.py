@@ -24,7 +24,7 @@ from . import redis_scripts as scripts
 from .base import CHORE, Connection, LeaseRequest, Leases, batches, check_given
 
 #: Leases in one script: none keeps Redis busy for long.
-BATCH = 200
+BATCH = 100
 #: What :data:`~.redis_scripts.ACQUIRE` answers where it did.
 ACQUIRED = -1
 
