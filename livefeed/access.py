@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from asgiref.sync import async_to_sync
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest
 
 from .exceptions import FeedError
@@ -110,8 +110,8 @@ def _ask(feed: LiveFeed, asked: Sequence[tuple[Any, str]]) -> list[bool]:
         answers = _resolved(feed.get_view_permissions(asked))
         if len(answers) != len(asked):
             raise FeedError(f"get_view_permissions() gave {len(answers)} answers to {len(asked)} questions.")
-    except DatabaseError:
-        raise  # nobody knows; the client is asked to come back, and an open stream is looked at again
+    except (OperationalError, InterfaceError):
+        raise  # the database is away, and nobody knows: clients come back, and open streams are looked at again
     except Exception:
         logger.exception("%s.get_view_permissions failed; all it was asked for is refused.", type(feed).__name__)
         return [False] * len(asked)
@@ -121,7 +121,7 @@ def _ask(feed: LiveFeed, asked: Sequence[tuple[Any, str]]) -> list[bool]:
 def _ask_one(feed: LiveFeed, user: Any, topic: str) -> bool:
     try:
         return bool(_resolved(feed.has_view_permission(user, topic)))
-    except DatabaseError:
+    except (OperationalError, InterfaceError):
         raise
     except Exception:
         logger.exception("%s.has_view_permission failed for %s; it is refused.", type(feed).__name__, topic)

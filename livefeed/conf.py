@@ -17,11 +17,12 @@ MOST_SECONDS, MOST = 100 * 365 * 86_400.0, 2**53
 
 
 class Setting(Generic[T]):
-    """One ``LIVEFEED_*`` setting. ``minimum`` is checked by ``manage.py check``, as is the type of the default."""
+    """One ``LIVEFEED_*`` setting. ``manage.py check`` looks at its type, that of the default, and at its bounds."""
 
-    def __init__(self, default: T, *, minimum: float | None = None) -> None:
+    def __init__(self, default: T, *, minimum: float | None = None, maximum: float | None = None) -> None:
         self.default = default
         self.minimum = minimum
+        self.maximum = maximum
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = f"LIVEFEED_{name}"
@@ -48,7 +49,7 @@ class Setting(Generic[T]):
             return f"{self.name} is {value!r}; it must be of type {wanted[-1].__name__}."
         if self.minimum is not None and not float(value) >= self.minimum:  # so that NaN is refused too
             return f"{self.name} is {value!r}; it must be at least {self.minimum}."
-        most = MOST_SECONDS if isinstance(self.default, float) else MOST
+        most = self.maximum or (MOST_SECONDS if isinstance(self.default, float) else MOST)
         if self.minimum is not None and value > most:
             return f"{self.name} is {value!r}; it must be at most {most}."
         return None
@@ -88,8 +89,8 @@ class Settings:
     KEEPALIVE = Setting(15.0, minimum=0.1)
     #: Seconds that one write may wait for a client that does not read, before it is disconnected. Default 60; 0: never.
     SEND_TIMEOUT = Setting(60.0, minimum=0)
-    #: Topics on one connection. Default 50.
-    MAX_TOPICS = Setting(50, minimum=1)
+    #: Topics on one connection. Default 50; 150 at most, so that a cursor of them all fits into a header.
+    MAX_TOPICS = Setting(50, minimum=1, maximum=150)
     #: Seconds on SIGTERM for saying goodbye to open streams. Default 3; 0 leaves signals alone.
     DRAIN_SECONDS = Setting(3.0, minimum=0)
 

@@ -15,11 +15,19 @@ from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.backends import cache as cached
 from django.contrib.sessions.backends import cached_db, db, signed_cookies
 from django.core.cache import caches
+from django.http import HttpRequest
 from django.utils import timezone
 
 from .batches import batches
 
 Data = dict[str, Any]
+
+
+def forget_impossible(request: HttpRequest) -> None:
+    """Give a request whose cookie can be no session's key an empty session: PostgreSQL can't be asked for a NUL."""
+    session: Any = getattr(request, "session", None)
+    if "\0" in (getattr(session, "session_key", None) or ""):
+        request.session = type(session)()
 
 
 def live_key(session: Any) -> str | None:

@@ -15,7 +15,7 @@ from .accounts import key_of, known_users, session_users
 from .addresses import address_of
 from .authentication import Account, Asked, KeptRequest, ask, authenticate, nobody
 from .exceptions import AuthenticationFailed
-from .sessions import live_key, stored_sessions
+from .sessions import forget_impossible, live_key, stored_sessions
 from .tokens import password_holds
 from .topics import hashed, viewer_key
 
@@ -84,6 +84,7 @@ def viewer_of(request: HttpRequest) -> Viewer:
 
     Raises :exc:`AuthenticationFailed` for credentials that don't hold.
     """
+    forget_impossible(request)
     identity = authenticate(request)
     if identity is None:
         return _anonymous(request)

@@ -14,6 +14,7 @@ from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_K
 from django.contrib.auth.models import AnonymousUser, Group, Permission, User
 from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
+from django.db import DataError, InterfaceError, OperationalError, ProgrammingError
 from django.test import Client
 from django.utils import timezone
 
@@ -418,3 +419,31 @@ async def test_a_real_logout_closes_the_stream(roster: Roster, settings: Any) ->
         browser.cookies["sessionid"] = (await Session.objects.aget()).session_key
         await sync_to_async(browser.logout)()
         assert await closing(stream) == {"reason": "revoked"}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("bulk", [False, True])
+def test_a_rule_s_bad_question_refuses_and_a_database_that_is_away_says_nothing(
+    with_feed: Callable[[type[LiveFeed]], None], bulk: bool
+) -> None:
+    errors: list[Exception] = [DataError("out of range"), ProgrammingError("no such column")]
+    away: list[Exception] = [OperationalError("gone away"), InterfaceError("closed")]
+    raised: list[Exception] = []
+
+    class Asking(LiveFeed):
+        name = "asking"
+
+        def has_view_permission(self, user: Any, topic: str) -> bool:
+            raise raised[-1]
+
+    if bulk:
+        Asking.get_view_permissions = lambda self, asked: self.has_view_permission(*asked[0])  # type: ignore[method-assign]
+    with_feed(Asking)
+    streams = [(ANONYMOUS, {"asking:1": "asking:1"})]
+    for error in errors:
+        raised.append(error)
+        assert lost(streams) == [0]
+    for error in away:
+        raised.append(error)
+        with pytest.raises(type(error)):
+            rechecked(streams)

@@ -238,7 +238,7 @@ WRONG: dict[str, list[Any]] = {
     "MAX_EVENT_BYTES": [0, "256k"],
     "KEEPALIVE": [0, -1, "15"],
     "SEND_TIMEOUT": [-1, None],
-    "MAX_TOPICS": [0, 1.5, True],
+    "MAX_TOPICS": [0, 1.5, True, 151],
     "MAX_REPLAY": [-1, 1.5],
     "DRAIN_SECONDS": [-1],
     "ALLOWED_ORIGINS": ["https://app.example.com", None, [7]],

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from random import Random
 
 import pytest
-from django.db import connection
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +21,7 @@ from tests.fuzzing.__main__ import SHARES
 from tests.fuzzing.bugs import BUGS, found_in
 from tests.fuzzing.mutation import mutated, smaller
 from tests.fuzzing.reference import Dispatched, parsed
-from tests.fuzzing.targets import TARGETS, failure
+from tests.fuzzing.targets import TARGETS
 from tests.processes import ROOT, environment
 
 KEPT = [(name, line) for name in TARGETS for line in (runs.CORPUS / f"{name}.jsonl").read_text().splitlines()]
@@ -40,15 +39,6 @@ def served(db: None) -> Iterator[None]:
 @pytest.mark.usefixtures("served")
 def test_what_was_found_is_found_no_more(name: str, line: str) -> None:
     TARGETS[name].check(json.loads(line)["case"])
-
-
-@pytest.mark.parametrize("line", (runs.CORPUS / "known.jsonl").read_text().splitlines())
-@pytest.mark.usefixtures("served")
-def test_what_is_known_and_not_mended_yet_is_still_so(line: str) -> None:
-    """Once it is mended this fails: then the line belongs into the target's own file."""
-    known = json.loads(line)
-    found = failure(TARGETS[known["target"]], known["case"])
-    assert (found is not None) == (connection.vendor in known["where"]), f"{known['why']}: {found}"
 
 
 @pytest.mark.parametrize("name", TARGETS)
