@@ -29,8 +29,8 @@ logger = logging.getLogger("livefeed.hub")
 
 #: Events that are read from the history at a time.
 PAGE_EVENTS = 200
-#: Seconds that a tail is kept after its last reader left.
-LINGER = 30.0
+#: Seconds that a tail is kept after its last reader left, and how many are kept for so long.
+LINGER, LINGERING = 30.0, 1000
 #: Seconds between two comparisons of all tails with the history, and between two trimmings of it.
 SWEEP_EVERY = 60.0
 TRIM_EVERY = 60.0
@@ -55,7 +55,8 @@ class Hub:
         self._repair_again: set[Tail] = set()
         self._membership = Membership(lambda: {broker.REVOCATIONS: None, **self.tails}, self._take)
         self._pages: dict[tuple[str, int, int], asyncio.Task[tuple[Head, list[Frame]]]] = {}
-        self._idle: dict[str, float] = {}
+        self._idle: dict[str, float] = {}  # those without readers longest first
+        self._tidying: asyncio.Task[None] | None = None
         self._flusher = Flusher(asyncio.get_running_loop())
         self._marker: Any = None
         self._unnumbered: frozenset[int] = frozenset()
@@ -72,7 +73,7 @@ class Hub:
 
     async def stop(self) -> None:
         """Leave the layer, let go of threads and connections. Streams have to be closed before."""
-        tasks = [*self._tasks, *self._membership.under_way()]
+        tasks = [*self._tasks, *self._membership.under_way(), *([self._tidying] if self._tidying else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -134,6 +135,8 @@ class Hub:
             tail.readers.pop(subscription, None)
             if not tail.readers and self.tails.get(tail.topic) is tail:
                 self._idle[tail.topic] = asyncio.get_running_loop().time()
+        if len(self._idle) > LINGERING and (self._tidying is None or self._tidying.done()):
+            self._tidying = asyncio.get_running_loop().create_task(self._tidy())
 
     async def page(self, topic: str, after: int, max_bytes: int = PAGE_BYTES) -> tuple[Head, list[Frame]]:
         """Return a part of a topic's history, encoded. Everyone who asks for the same part shares one read."""
@@ -291,14 +294,16 @@ class Hub:
                 self._membership.join_soon(topic)  # the layer did not bring it: perhaps it forgot us
 
     async def _tidy(self) -> None:
-        """Close the tails that nobody came back to."""
+        """Close the tails that nobody came back to: anybody can make many of them, by names that are open to all."""
         for topic in list(self._idle):
             if self._lingered(topic):
                 await self._close_tail(topic)
 
     def _lingered(self, topic: str) -> bool:
-        since = self._idle.get(topic)  # None: somebody came while another tail was closed
-        return since is not None and asyncio.get_running_loop().time() - since > LINGER
+        since = self._idle.get(topic)
+        if since is None:
+            return False  # somebody came while another tail was closed
+        return len(self._idle) > LINGERING or asyncio.get_running_loop().time() - since > LINGER
 
     async def _close_tail(self, topic: str) -> None:
         tail = self.tails.pop(topic)

@@ -365,6 +365,20 @@ async def test_a_tail_with_readers_is_never_closed(hub: Hub, monkeypatch: pytest
     assert numbers(parse(staying.take())) == [1]
 
 
+async def test_of_tails_without_readers_only_so_many_are_kept_and_the_longest_idle_goes_first(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may read all of ``name:<key>`` can think of as many keys as they like."""
+    monkeypatch.setattr(hub_module, "LINGERING", 3)
+    staying = await subscribe(hub, "read")
+    for n in range(10):
+        hub.detach(await subscribe(hub, f"t:{n}"))
+    await eventually(lambda: set(hub.tails) == {"read", "t:7", "t:8", "t:9"}, "the others are closed")
+    for stretch in append("read", 1):
+        hub.receive(stretch)
+    assert numbers(parse(staying.take())) == [1]
+
+
 async def test_a_tail_is_not_closed_under_the_hands_of_a_reader_that_is_about_to_attach(
     hub: Hub, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,28 @@ def assert_problem(response: Any, status: int, *words: str) -> None:
 # -- methods and Accept -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("accept", "type"),
+    [
+        ("text/html, text/event-stream", EVENTS),  # htmx 4; of equals the order means nothing
+        ("text/event-stream, text/html", EVENTS),
+        ("text/html, text/event-stream;q=0.9", HTML),
+        ("text/html,application/xhtml+xml,*/*;q=0.8", HTML),  # a browser that is led here by a link
+        ("text/*, application/json", JSON),
+        ("application/json, */*", JSON),
+        ("*/*", EVENTS),
+        ("text/html;a*=bogus'en'%20, application/json", "application/problem+json"),
+    ],
+)
+async def test_what_is_accepted_most_is_answered(
+    roster: Roster, async_client: AsyncClient, accept: str, type: str
+) -> None:
+    response = await async_client.get(url(ARTICLES), headers={"accept": accept})
+    assert response["Content-Type"].partition(";")[0] == type
+    if type == EVENTS:
+        await response.streaming_content.aclose()
+
+
 async def test_head_tells_the_headers_and_opens_nothing(roster: Roster, async_client: AsyncClient) -> None:
     response = await async_client.head(url(PLAIN), headers={"accept": EVENTS})
     assert response.status_code == 200
