@@ -49,8 +49,7 @@ class Problem(Exception):
 
     def response(self) -> HttpResponse:
         body = {"type": "about:blank", "title": self.status.phrase, "status": self.status, "detail": self.detail}
-        headers = {"Cache-Control": "no-store", **self.headers}
-        return JsonResponse(body, status=self.status, content_type="application/problem+json", headers=headers)
+        return JsonResponse(body, status=self.status, content_type="application/problem+json", headers=self.headers)
 
 
 @login_not_required
@@ -64,6 +63,7 @@ async def stream(request: HttpRequest) -> HttpResponseBase:
         response = Problem(HTTPStatus.BAD_REQUEST, str(error)).response()
     for name, value in origins.headers(request).items():
         response.headers[name] = value
+    response.headers.setdefault("Cache-Control", "private, no-store")
     return response
 
 
