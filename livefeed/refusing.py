@@ -14,7 +14,10 @@ from django.http import HttpResponse, JsonResponse
 
 from . import sse
 from .exceptions import LimitReached
-from .streams import HEADERS, REFUSED_RETRY, own_block
+from .streams import HEADERS, own_block
+
+#: Milliseconds after which a client that was refused is told to come back.
+REFUSED_RETRY = (15_000, 30_000)
 
 
 class Problem(Exception):

@@ -33,8 +33,6 @@ logger = logging.getLogger("livefeed.streams")
 
 #: Milliseconds after which a client is told to come back: native ones add no randomness of their own.
 RETRY = (2_000, 5_000)
-#: The same for a client that was refused.
-REFUSED_RETRY = (15_000, 30_000)
 
 #: Bytes of one topic's history that are read at least, however many topics a client catches up with at once.
 LEAST_BYTES = 8 * 1024

@@ -51,6 +51,7 @@ async def stream(request: HttpRequest) -> HttpResponseBase:
         response = Problem(HTTPStatus.BAD_REQUEST, "Django refuses this request.").response()
     for name, value in origins.headers(request).items():
         response.headers[name] = value
+    response.headers.setdefault("Cache-Control", "private, no-store")
     return response
 
 

@@ -17,9 +17,9 @@ from livefeed import LiveFeed, apublish, register
 from project.asgi import application as site
 
 if pause := os.environ.get("LIVEFEED_TEST_PAUSE"):
-    from livefeed import views  # not before the site is set up
+    from livefeed import refusing  # not before the site is set up
 
-    views.REFUSED_RETRY = tuple(json.loads(pause))
+    refusing.REFUSED_RETRY = tuple(json.loads(pause))
 
 
 @register
