@@ -13,7 +13,8 @@ from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
 
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.db import DataError
 from django.http import HttpRequest
 from django.template.loader import render_to_string, select_template
 from django.urls import NoReverseMatch, reverse
@@ -86,14 +87,24 @@ def owner(topic: str) -> LiveFeed:
 
 def item_data(feed: LiveFeed, topic: str, user: Any, limit: int, insert: str) -> list[dict[str, Any]]:
     """Return the data of a topic's items in the order of the page: those nearest to where new ones come in."""
-    items = feed.get_queryset(topic)
-    nearest = items if feed.insert == "prepend" else items.reverse()
     if feed.is_personal:
-        looks = (_as_seen(feed, topic, user, item) for item in nearest[: limit * PLENTY])
+        looks = (_as_seen(feed, topic, user, item) for item in _nearest(feed, topic, limit * PLENTY))
         data = list(islice((look for look in looks if look is not None), limit))
     else:
-        data = [feed.data_of(item) for item in nearest[:limit]]
+        data = [feed.data_of(item) for item in _nearest(feed, topic, limit)]
     return data if insert == "prepend" else data[::-1]
+
+
+def _nearest(feed: LiveFeed, topic: str, count: int) -> list[Any]:
+    """Return so many items of a topic. Of one whose key no row can have, as a word where it is a number, there are none."""
+    try:
+        items = feed.get_queryset(topic)
+        return list((items if feed.insert == "prepend" else items.reverse())[:count])
+    except (ValueError, OverflowError, ValidationError, DataError) as error:
+        if topic == feed.name:
+            raise
+        logger.warning("%s has no items: %s.get_queryset failed: %r", topic, type(feed).__name__, error)
+        return []
 
 
 def _as_seen(feed: LiveFeed, topic: str, user: Any, item: Any) -> dict[str, Any] | None:

@@ -11,7 +11,10 @@ import re
 from datetime import timedelta
 from typing import Any
 
+from django.contrib.auth import get_user_model
 from django.core import signing
+from django.core.exceptions import ImproperlyConfigured
+from django.db.models import Model
 from django.utils.crypto import salted_hmac
 
 from .conf import settings
@@ -48,10 +51,21 @@ def prefix(topic: str) -> str:
 
 
 def viewer_key(user: Any, session_key: str | None) -> str:
-    """Return who looks: the user, else the session, else anybody who is not signed in. ASCII, at most 80 characters."""
+    """Return who looks: the user, else the session, else anybody who is not signed in. ASCII, at most 200 characters.
+
+    Users of another model than AUTH_USER_MODEL, as an authenticator of the site's may know them, are others.
+    """
     if user is not None and user.is_authenticated:
-        return f"user:{_simple(str(user.pk))}"
+        return f"user:{_kind(user)}{_simple(str(user.pk))}"
     return f"session:{_simple(session_key)}" if session_key else "anonymous"
+
+
+def _kind(user: Any) -> str:
+    label = user._meta.concrete_model._meta.label_lower if isinstance(user, Model) else ""
+    try:
+        return "" if not label or isinstance(user, get_user_model()) else f"{label[-100:]}/"
+    except ImproperlyConfigured:  # a site without users of Django's
+        return f"{label[-100:]}/"
 
 
 def _simple(key: str) -> str:

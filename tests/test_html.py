@@ -438,3 +438,41 @@ def test_a_page_shows_no_more_than_the_token_that_asked_for_it_opens(rf: Request
         request = rf.get("/", headers={"authorization": f"Bearer {token}"})
         assert bool(html.live_feed(request, ARTICLES)) is shown
         assert ("testapp.article" in html.signed_url(request, [ARTICLES])) is shown
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("key", ["word", "9" * 40, "-1", "1.5"])
+def test_a_key_that_no_row_can_have_has_no_items(
+    with_feed: Callable[[type[LiveFeed]], None], client: Client, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Chapters(LiveFeed):
+        model = Article
+        name = "chapters"
+        fields = ["title"]
+        public = True
+
+        def get_queryset(self, topic: str) -> Any:
+            return Article.objects.filter(pk=topic.partition(":")[2]).order_by("-pk")
+
+    with_feed(Chapters)
+    response = client.get("/livefeed/", {"topic": f"chapters:{key}"}, headers={"accept": "text/html"})
+    assert response.status_code == 200
+    assert "data-key" not in response.text
+
+
+@pytest.mark.django_db
+def test_a_hook_that_fails_for_the_feed_s_own_topic_is_the_site_s_to_mend(
+    with_feed: Callable[[type[LiveFeed]], None], rf: RequestFactory
+) -> None:
+    class Broken(LiveFeed):
+        model = Article
+        name = "broken"
+        fields = ["title"]
+        public = True
+
+        def get_queryset(self, topic: str) -> Any:
+            raise ValueError("oops")
+
+    with_feed(Broken)
+    with pytest.raises(ValueError, match="oops"):
+        html.live_feed(rf.get("/"), "broken")

@@ -18,6 +18,7 @@ from livefeed.topics import (
     validate_topic,
     viewer_key,
 )
+from tests.testapp.models import Author
 
 names = st.from_regex(r"[A-Za-z0-9._-][A-Za-z0-9._:-]{0,199}", fullmatch=True)
 
@@ -130,3 +131,13 @@ def test_a_digest_is_stable_keyed_and_says_nothing(settings: Any) -> None:
     assert "s3cret" not in digest
     settings.SECRET_KEY = "of another site"
     assert digest != hashed("session", "s3cret")
+
+
+def test_users_of_another_model_are_others_though_their_key_is_the_same() -> None:
+    class Guest:
+        pk, is_authenticated = 7, True
+
+    author = Author(pk=7)
+    author.is_authenticated = True  # type: ignore[attr-defined]
+    keys = [viewer_key(user, None) for user in (User(pk=7), author, Guest())]
+    assert keys == ["user:7", "user:testapp.author/7", "user:7"]
