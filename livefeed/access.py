@@ -142,8 +142,8 @@ def signed_name(request: HttpRequest, topic: str) -> str:
     It is how a view opens a topic that no feed owns. For somebody who is not signed in the name holds for their
     session, which is begun where there is none. It is good for ``LIVEFEED_SIGNATURE_SECONDS``.
 
-    Raises :exc:`~livefeed.exceptions.InvalidTopic`, and ImproperlyConfigured on a site without sessions, where a name
-    for somebody who is not signed in would be everybody's.
+    Raises :exc:`~livefeed.exceptions.InvalidTopic`, and ImproperlyConfigured on a site without sessions, or whose new
+    sessions have no key (signed_cookies): a name for somebody who is not signed in would be everybody's.
     """
     viewer = page_viewer(request)
     if not viewer.is_user and not viewer.session_key:
@@ -155,4 +155,9 @@ def signed_name(request: HttpRequest, topic: str) -> str:
             )
         session.create()
         viewer = page_viewer(request)
+        if not viewer.session_key:  # the name would be everybody's who is not signed in
+            raise ImproperlyConfigured(
+                f"A topic's name is signed for a user or a session, and a new session of {type(session).__module__} "
+                "has no key. Use another SESSION_ENGINE, or sign names for users only."
+            )
     return sign_topic(topic, viewer.key)
