@@ -52,6 +52,12 @@ class Viewer:
         return (self.key, self.session_key, self.by_session, self.scope, self.proof)
 
     @property
+    def person(self) -> tuple[Any, ...]:
+        """For whom one answer of a rule holds: a user, however many sessions they have; but whom an authenticator of
+        the site's named is who they are by what they showed, since two keys of one user may open different things."""
+        return (self.key, self.proof if isinstance(self.proof, Asked) else None)
+
+    @property
     def is_user(self) -> bool:
         """Whether it is somebody, and not anybody."""
         return bool(self.user is not None and self.user.is_authenticated)
