@@ -100,7 +100,7 @@ def viewer_of(request: HttpRequest) -> Viewer:
     session_key = _session_key(request)
     by_session = session_key is not None and isinstance(identity.proof, Account) and _is_session_s(request, user)
     proof = None if by_session else identity.proof
-    return Viewer(user, session_key, address_of(request), by_session, None, proof)
+    return Viewer(user, session_key, address_of(request), by_session, identity.scope, proof)
 
 
 def page_viewer(request: HttpRequest) -> Viewer:
