@@ -164,6 +164,8 @@ class _Now:
     def _user(self, viewer: Viewer) -> Any:
         if viewer.by_session:
             return self.signed_in.get(viewer.session_key or "", _GONE)
+        if viewer.session_key and viewer.session_key not in self.sessions:
+            return _GONE  # a middleware may have named the user because of something in the session
         user = self.known.get(viewer.user.pk, _GONE)
         if user is not _GONE and isinstance(viewer.proof, Account) and not password_holds(user, viewer.proof.password):
             return _GONE

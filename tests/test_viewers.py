@@ -604,6 +604,16 @@ def test_a_token_s_user_is_found_by_whichever_backend_knows_them(settings: Any) 
 
 
 @pytest.mark.django_db
+def test_a_user_of_a_middleware_is_gone_with_the_session_that_they_came_with() -> None:
+    staff, shown_as = new_users(2)
+    session = session_of(staff)
+    viewer = viewer_of(request_of(session, shown_as))
+    assert today([viewer]) == [viewer]
+    session.delete()
+    assert today([viewer]) == [None]
+
+
+@pytest.mark.django_db
 def test_a_user_of_a_middleware_is_gone_with_their_password_too() -> None:
     (ann,) = new_users(1)
     viewer = viewer_of(request_of(None, ann))
