@@ -33,6 +33,10 @@ class Question(NamedTuple):
     name: str
 
 
+#: Who is asked about, as :attr:`Viewer.person` tells them apart, and which topic.
+Asking = tuple[tuple[Any, ...], str]
+
+
 class Grant(NamedTuple):
     """What became of the names a client asked for: the topics it may read, under the names it sent, and the others."""
 
@@ -77,11 +81,11 @@ def rechecked(streams: Sequence[tuple[Viewer, dict[str, str]]]) -> list[Viewer |
 
 def _answers(questions: Sequence[Question]) -> list[bool]:
     """Answer questions in their order, each different one once."""
-    rules: dict[str, dict[tuple[str, str], tuple[Any, str]]] = {}
+    rules: dict[str, dict[Asking, tuple[Any, str]]] = {}
     for viewer, topic, _ in questions:
         if feed := registry.owner(topic):
-            rules.setdefault(feed.name, {})[viewer.key, topic] = (viewer.user, topic)
-    opened: dict[tuple[str, str], bool] = {}
+            rules.setdefault(feed.name, {})[viewer.person, topic] = (viewer.user, topic)
+    opened: dict[Asking, bool] = {}
     for asked in rules.values():
         feed = registry.owner(next(iter(asked))[1])
         assert feed is not None
@@ -89,13 +93,13 @@ def _answers(questions: Sequence[Question]) -> list[bool]:
     return [_answer(question, opened) for question in questions]
 
 
-def _answer(question: Question, opened: dict[tuple[str, str], bool]) -> bool:
+def _answer(question: Question, opened: dict[Asking, bool]) -> bool:
     """Where a token has a scope, nothing else opens anything, and a topic that no feed owns needs nothing else."""
     viewer, topic, name = question
     if viewer.scope is not None and topic not in viewer.scope:
         return False
     if registry.owner(topic) is not None:
-        return opened[viewer.key, topic]
+        return opened[viewer.person, topic]
     return viewer.scope is not None or (is_signed(name) and signature_holds(name, viewer.key))
 
 
@@ -142,8 +146,8 @@ def signed_name(request: HttpRequest, topic: str) -> str:
     It is how a view opens a topic that no feed owns. For somebody who is not signed in the name holds for their
     session, which is begun where there is none. It is good for ``LIVEFEED_SIGNATURE_SECONDS``.
 
-    Raises :exc:`~livefeed.exceptions.InvalidTopic`, and ImproperlyConfigured on a site without sessions, where a name
-    for somebody who is not signed in would be everybody's.
+    Raises :exc:`~livefeed.exceptions.InvalidTopic`, and ImproperlyConfigured on a site without sessions, or whose new
+    sessions have no key (signed_cookies): a name for somebody who is not signed in would be everybody's.
     """
     viewer = page_viewer(request)
     if not viewer.is_user and not viewer.session_key:
@@ -155,4 +159,9 @@ def signed_name(request: HttpRequest, topic: str) -> str:
             )
         session.create()
         viewer = page_viewer(request)
+        if not viewer.session_key:  # the name would be everybody's who is not signed in
+            raise ImproperlyConfigured(
+                f"A topic's name is signed for a user or a session, and a new session of {type(session).__module__} "
+                "has no key. Use another SESSION_ENGINE, or sign names for users only."
+            )
     return sign_topic(topic, viewer.key)

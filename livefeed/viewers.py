@@ -52,6 +52,12 @@ class Viewer:
         return (self.key, self.session_key, self.by_session, self.scope, self.proof)
 
     @property
+    def person(self) -> tuple[Any, ...]:
+        """For whom one answer of a rule holds: a user, however many sessions they have; but whom an authenticator of
+        the site's named is who they are by what they showed, since two keys of one user may open different things."""
+        return (self.key, self.proof if isinstance(self.proof, Asked) else None)
+
+    @property
     def is_user(self) -> bool:
         """Whether it is somebody, and not anybody."""
         return bool(self.user is not None and self.user.is_authenticated)
@@ -94,7 +100,7 @@ def viewer_of(request: HttpRequest) -> Viewer:
     session_key = _session_key(request)
     by_session = session_key is not None and isinstance(identity.proof, Account) and _is_session_s(request, user)
     proof = None if by_session else identity.proof
-    return Viewer(user, session_key, address_of(request), by_session, None, proof)
+    return Viewer(user, session_key, address_of(request), by_session, identity.scope, proof)
 
 
 def page_viewer(request: HttpRequest) -> Viewer:
@@ -158,6 +164,8 @@ class _Now:
     def _user(self, viewer: Viewer) -> Any:
         if viewer.by_session:
             return self.signed_in.get(viewer.session_key or "", _GONE)
+        if viewer.session_key and viewer.session_key not in self.sessions:
+            return _GONE  # a middleware may have named the user because of something in the session
         user = self.known.get(viewer.user.pk, _GONE)
         if user is not _GONE and isinstance(viewer.proof, Account) and not password_holds(user, viewer.proof.password):
             return _GONE

@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import time
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from django.contrib.auth.models import AnonymousUser, Group, Permission, User
 from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
 from django.db import DataError, InterfaceError, OperationalError, ProgrammingError
-from django.test import Client
+from django.http import HttpRequest
+from django.test import Client, RequestFactory
 from django.utils import timezone
 
 from livefeed import LiveFeed, access, apublish
@@ -23,7 +25,7 @@ from livefeed.access import grant, rechecked
 from livefeed.roster import Roster
 from livefeed.testing import EventStreamClient, open_stream
 from livefeed.topics import sign_topic, signature_holds
-from livefeed.viewers import Viewer
+from livefeed.viewers import Viewer, viewer_of
 
 pytest_plugins = ["tests.reading_fixtures"]
 
@@ -91,6 +93,32 @@ def test_a_rule_is_asked_with_the_topic(with_feed: Callable[[type[LiveFeed]], No
     assert may_read(User(pk=7), "owned:7")
     assert not may_read(User(pk=7), "owned:8")
     assert not may_read(User(pk=7), "owned")
+
+
+def by_key(key: str) -> Any:
+    """Know a user by a key that opens more or less; without a user it is a guest's."""
+    return SimpleNamespace(pk=7 if "user" in key else None, is_authenticated="user" in key, may="wide" in key)
+
+
+def authenticate_by_key(request: HttpRequest) -> Any:
+    return by_key(request.headers["X-Key"])
+
+
+@pytest.mark.parametrize("keys", [("user narrow", "user wide"), ("guest narrow", "guest wide")], ids=["user", "guest"])
+def test_what_one_key_opens_is_no_answer_for_another_of_the_same_user(
+    with_feed: Callable[[type[LiveFeed]], None], rf: RequestFactory, settings: Any, keys: tuple[str, str]
+) -> None:
+    class Keyed(LiveFeed):
+        name = "keyed"
+
+        def has_view_permission(self, user: Any, topic: str) -> bool:
+            return bool(user.may)
+
+    with_feed(Keyed)
+    settings.LIVEFEED_AUTHENTICATION = ["tests.test_access.authenticate_by_key"]
+    streams = [(viewer_of(rf.get("/", headers={"x-key": key})), {"keyed": "keyed"}) for key in keys]
+    assert lost(streams) == [0]
+    assert lost(streams[::-1]) == [1]
 
 
 @pytest.mark.parametrize("answer", [None, 0, "", []])

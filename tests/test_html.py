@@ -425,6 +425,13 @@ def test_without_sessions_nothing_is_signed_for_somebody_who_is_not_signed_in(rf
         html.signed_url(rf.get("/"), ["unowned"])
 
 
+@pytest.mark.django_db
+def test_where_a_new_session_has_no_key_nothing_is_signed_for_somebody_who_is_not_signed_in(settings: Any) -> None:
+    settings.SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
+    with pytest.raises(ImproperlyConfigured, match="signed_cookies"):
+        url_in(Client(), "unowned")
+
+
 def test_a_url_of_a_name_that_is_none_is_refused(rf: RequestFactory) -> None:
     with pytest.raises(InvalidTopic):
         html.signed_url(rf.get("/"), ["no topic"])

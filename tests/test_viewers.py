@@ -34,6 +34,7 @@ from hypothesis import strategies as st
 from livefeed import addresses, create_token
 from livefeed.access import grant
 from livefeed.addresses import counted
+from livefeed.authentication import Identity
 from livefeed.conf import Settings
 from livefeed.tokens import password_digest, read_token
 from livefeed.topics import sign_topic, viewer_key
@@ -308,6 +309,17 @@ def test_a_session_that_somebody_made_up_is_none(engine: str) -> None:
     made_up = SimpleNamespace(session_key="madeup" * 6)
     assert viewer_of(request_of(made_up)).session_key is None
     assert viewer_of(request_of(session_of())).session_key is not None
+
+
+def with_a_scope(request: HttpRequest) -> Identity:
+    return Identity(User(pk=1, is_superuser=True), frozenset({"plain"}))
+
+
+def test_a_scope_of_an_authenticator_s_own_restricts_too(settings: Any) -> None:
+    settings.LIVEFEED_AUTHENTICATION = ["tests.test_viewers.with_a_scope"]
+    viewer = viewer_of(request_of())
+    assert viewer.scope == {"plain"}
+    assert grant(viewer, ["plain", "testapp.article"]).refused == ["testapp.article"]
 
 
 @pytest.mark.django_db
@@ -589,6 +601,16 @@ def test_a_token_s_user_is_found_by_whichever_backend_knows_them(settings: Any) 
     backends(settings, OneByOne, ModelBackend)
     ann = User.objects.create(username="hidden", password="one")
     assert viewer_of(request_of(authorization=f"Bearer {create_token(ann, max_age=60)}")).user == ann
+
+
+@pytest.mark.django_db
+def test_a_user_of_a_middleware_is_gone_with_the_session_that_they_came_with() -> None:
+    staff, shown_as = new_users(2)
+    session = session_of(staff)
+    viewer = viewer_of(request_of(session, shown_as))
+    assert today([viewer]) == [viewer]
+    session.delete()
+    assert today([viewer]) == [None]
 
 
 @pytest.mark.django_db
