@@ -20,6 +20,7 @@ from .exceptions import FeedError
 from .feeds import LiveFeed
 from .registry import registry
 from .topics import is_signed, plain_name, sign_topic, signature_holds
+from .transactions import database_is_away
 from .viewers import Viewer, page_viewer, today
 
 logger = logging.getLogger("livefeed.access")
@@ -74,13 +75,13 @@ def rechecked(streams: Sequence[tuple[Viewer, dict[str, str]]]) -> list[Viewer |
         [Question(viewer, topic, name) for topic, name in names.items()] if viewer is not None else []
         for viewer, (_, names) in zip(present, streams, strict=True)
     ]
-    answers = iter(_answers([question for questions in asked for question in questions]))
+    answers = iter(_answers([question for questions in asked for question in questions], again=True))
     kept = [all(list(islice(answers, len(questions)))) for questions in asked]
     return [viewer if keeps else None for viewer, keeps in zip(present, kept, strict=True)]
 
 
-def _answers(questions: Sequence[Question]) -> list[bool]:
-    """Answer questions in their order, each different one once."""
+def _answers(questions: Sequence[Question], *, again: bool = False) -> list[bool]:
+    """Answer questions in their order, each different one once; ``again`` at a look at open streams."""
     rules: dict[str, dict[Asking, tuple[Any, str]]] = {}
     for viewer, topic, _ in questions:
         if feed := registry.owner(topic):
@@ -89,7 +90,7 @@ def _answers(questions: Sequence[Question]) -> list[bool]:
     for asked in rules.values():
         feed = registry.owner(next(iter(asked))[1])
         assert feed is not None
-        opened.update(zip(asked, _ask(feed, list(asked.values())), strict=True))
+        opened.update(zip(asked, _ask(feed, list(asked.values()), again=again), strict=True))
     return [_answer(question, opened) for question in questions]
 
 
@@ -103,33 +104,42 @@ def _answer(question: Question, opened: dict[Asking, bool]) -> bool:
     return viewer.scope is not None or (is_signed(name) and signature_holds(name, viewer.key))
 
 
-def _ask(feed: LiveFeed, asked: Sequence[tuple[Any, str]]) -> list[bool]:
+def _ask(feed: LiveFeed, asked: Sequence[tuple[Any, str]], *, again: bool) -> list[bool]:
     """Ask a feed's rule about users and topics: all at once if it has a way to, so that one failure is everybody's.
 
     A rule that fails opens nothing.
     """
     if not feed.overrides("get_view_permissions"):
-        return [_ask_one(feed, user, topic) for user, topic in asked]
+        return [_ask_one(feed, user, topic, again=again) for user, topic in asked]
     try:
         answers = _resolved(feed.get_view_permissions(asked))
         if len(answers) != len(asked):
             raise FeedError(f"get_view_permissions() gave {len(answers)} answers to {len(asked)} questions.")
-    except (OperationalError, InterfaceError):
-        raise  # the database is away, and nobody knows: clients come back, and open streams are looked at again
-    except Exception:
+    except Exception as error:
+        if _nobody_knows(error, again=again):
+            raise
         logger.exception("%s.get_view_permissions failed; all it was asked for is refused.", type(feed).__name__)
         return [False] * len(asked)
     return [bool(answer) for answer in answers]
 
 
-def _ask_one(feed: LiveFeed, user: Any, topic: str) -> bool:
+def _ask_one(feed: LiveFeed, user: Any, topic: str, *, again: bool) -> bool:
     try:
         return bool(_resolved(feed.has_view_permission(user, topic)))
-    except (OperationalError, InterfaceError):
-        raise
-    except Exception:
+    except Exception as error:
+        if _nobody_knows(error, again=again):
+            raise
         logger.exception("%s.has_view_permission failed for %s; it is refused.", type(feed).__name__, topic)
         return False
+
+
+def _nobody_knows(error: Exception, *, again: bool) -> bool:
+    """Tell whether the database had no answer. Who connects is asked to come back then, whatever the reason.
+
+    A look at open streams is given up where the database is away. One rule's own trouble (a timeout) must not spare
+    all others: there it is a rule that fails.
+    """
+    return isinstance(error, (OperationalError, InterfaceError)) and (not again or database_is_away())
 
 
 def _resolved(answer: Any) -> Any:

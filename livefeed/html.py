@@ -96,7 +96,7 @@ def item_data(feed: LiveFeed, topic: str, user: Any, limit: int, insert: str) ->
 
 
 def _nearest(feed: LiveFeed, topic: str, count: int) -> list[Any]:
-    """Return so many items of a topic. Of one whose key no row can have, as a word where it is a number, there are none."""
+    """Return so many items of a topic: none, where its key is one that no row can have, as a word for a number."""
     try:
         items = feed.get_queryset(topic)
         return list((items if feed.insert == "prepend" else items.reverse())[:count])

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from asgiref.sync import async_to_sync
-from django.db import InterfaceError, OperationalError, connections
+from django.db import InterfaceError, OperationalError
 
 from . import events, sse
 from .events import Event
@@ -26,6 +26,7 @@ from .exceptions import InvalidData
 from .feeds import LiveFeed
 from .pool import Pool
 from .registry import registry
+from .transactions import database_is_away
 from .viewers import Viewer
 
 logger = logging.getLogger("livefeed.personal")
@@ -78,7 +79,7 @@ def seen(user: Any, event: Event) -> Event | None:
         # Its message shows what the hook returned.
         _complain(feed, event, "returned what can't be written as JSON, or is larger than LIVEFEED_MAX_EVENT_BYTES")
     except (Exception, asyncio.CancelledError) as error:
-        if isinstance(error, (InterfaceError, OperationalError)) and _database_is_away():
+        if isinstance(error, (InterfaceError, OperationalError)) and database_is_away():
             raise
         where = "".join(traceback.format_tb(error.__traceback__))  # the error's own text may show the data
         _complain(feed, event, f"failed with {type(error).__name__}:\n{where}")
@@ -87,12 +88,6 @@ def seen(user: Any, event: Event) -> Event | None:
 
 async def _awaited(answer: Any) -> Any:
     return await answer
-
-
-def _database_is_away() -> bool:
-    """Tell whether a connection of this thread broke, and not just a statement of the hook's."""
-    used = [connection for connection in connections.all(initialized_only=True) if connection.errors_occurred]
-    return any(connection.connection is None or not connection.is_usable() for connection in used)
 
 
 _complained: deque[str] = deque(maxlen=REMEMBERED)

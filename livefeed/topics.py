@@ -61,7 +61,8 @@ def viewer_key(user: Any, session_key: str | None) -> str:
 
 
 def _kind(user: Any) -> str:
-    label = user._meta.concrete_model._meta.label_lower if isinstance(user, Model) else ""
+    concrete = user._meta.concrete_model if isinstance(user, Model) else None
+    label = concrete._meta.label_lower if concrete is not None else ""
     try:
         return "" if not label or isinstance(user, get_user_model()) else f"{label[-100:]}/"
     except ImproperlyConfigured:  # a site without users of Django's

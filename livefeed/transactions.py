@@ -67,3 +67,9 @@ def _lost_a_race(error: OperationalError) -> bool:
     state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
     code = error.args[0] if error.args else None
     return state in _SQLSTATES or code in _MYSQL_CODES or "database is locked" in str(error)
+
+
+def database_is_away() -> bool:
+    """Tell whether a connection of this thread broke, and not just a statement: ask it after an error."""
+    used = [connection for connection in connections.all(initialized_only=True) if connection.errors_occurred]
+    return any(connection.connection is None or not connection.is_usable() for connection in used)

@@ -452,7 +452,7 @@ async def test_a_real_logout_closes_the_stream(roster: Roster, settings: Any) ->
 @pytest.mark.django_db
 @pytest.mark.parametrize("bulk", [False, True])
 def test_a_rule_s_bad_question_refuses_and_a_database_that_is_away_says_nothing(
-    with_feed: Callable[[type[LiveFeed]], None], bulk: bool
+    with_feed: Callable[[type[LiveFeed]], None], bulk: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors: list[Exception] = [DataError("out of range"), ProgrammingError("no such column")]
     away: list[Exception] = [OperationalError("gone away"), InterfaceError("closed")]
@@ -474,4 +474,9 @@ def test_a_rule_s_bad_question_refuses_and_a_database_that_is_away_says_nothing(
     for error in away:
         raised.append(error)
         with pytest.raises(type(error)):
-            rechecked(streams)
+            grant(ANONYMOUS, ["asking:1"])
+        assert lost(streams) == [0], "the database is there, and has not answered this one question"
+        with monkeypatch.context() as patch:
+            patch.setattr("livefeed.access.database_is_away", lambda: True)
+            with pytest.raises(type(error)):
+                rechecked(streams)
