@@ -17,7 +17,9 @@ import logging
 import signal
 import threading
 import weakref
+from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
 from types import FrameType
 from typing import Any
 
@@ -30,7 +32,7 @@ from .daphne import DaphneFlow, Message, Send, daphne_requests
 from .door import Passage, door
 from .exceptions import LimitReached
 from .html import stream_url
-from .refusing import limited
+from .refusing import Problem, limited
 from .roster import get_roster
 from .streams import own_block
 
@@ -42,6 +44,8 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 #: Seconds between two looks for writes that wait too long.
 REAP_EVERY = 0.5
+#: Bytes of a body that a request for a stream may have.
+MAX_BODY = 64 * 1024
 
 
 def wrap(application: Application) -> Wrapped:
@@ -65,8 +69,15 @@ class Wrapped:
             return
         try:
             with daphne_requests().under_way(guard.daphne):
-                if not _asks_for_stream(scope) or await guard.comes_in(scope):
-                    await self.application(scope, receive, guard.send)
+                if _asks_for_stream(scope):
+                    try:
+                        receive = await whole(receive)
+                    except Problem as problem:
+                        await guard.answer(problem.response())
+                        return
+                    if not await guard.comes_in(scope):
+                        return
+                await self.application(scope, receive, guard.send)
         except asyncio.CancelledError:
             if guard.timed_out:
                 return
@@ -106,11 +117,12 @@ class Guard:
             self._passage = await door().enter(address_among(headers.get("x-forwarded-for", ""), str(peer[0] or "")))
         except LimitReached as limit:
             wants_stream = sse.CONTENT_TYPE in headers.get("accept", "")
-            await self._answer(limited(limit, headers, wants_stream=wants_stream))
+            await self.answer(limited(limit, headers, wants_stream=wants_stream))
             return False
         return True
 
-    async def _answer(self, response: HttpResponse) -> None:
+    async def answer(self, response: HttpResponse) -> None:
+        """Answer in the place of Django."""
         headers = [(name.lower().encode(), value.encode()) for name, value in response.items()]
         await self._send({"type": "http.response.start", "status": response.status_code, "headers": headers})
         await self._send({"type": "http.response.body", "body": response.content, "more_body": False})
@@ -187,8 +199,32 @@ def _headers(scope: Scope) -> dict[str, str]:
     return found
 
 
+async def whole(receive: Receive) -> Receive:
+    """Wait until the body of a request is there, and return what tells of it again.
+
+    Django waits for it before it looks at anything else, and one that never comes must not keep a place behind the
+    door. Raises :exc:`Problem` for more than MAX_BODY bytes: who asks for a stream sends none.
+    """
+    messages: deque[Message] = deque()
+    size, more = 0, True
+    while more:
+        message = await receive()
+        messages.append(message)
+        more = message["type"] == "http.request" and bool(message.get("more_body", False))
+        size += len(message.get("body", b""))
+        if size > MAX_BODY:
+            raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "A request for a stream has no body.")
+
+    async def again() -> Message:
+        return messages.popleft() if messages else await receive()
+
+    return again
+
+
 def _asks_for_stream(scope: Scope) -> bool:
     """Tell whether a request is for us: by what it asks for, or where."""
+    if scope.get("method", "GET") not in {"GET", "HEAD"}:
+        return False
     wanted = sse.CONTENT_TYPE.encode()
     if any(name.lower() == b"accept" and wanted in value for name, value in scope.get("headers", ())):
         return True

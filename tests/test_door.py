@@ -10,7 +10,7 @@ import pytest
 from asgiref.testing import ApplicationCommunicator
 
 from livefeed import door as module
-from livefeed.asgi import wrap
+from livefeed.asgi import MAX_BODY, wrap
 from livefeed.door import Door, Passage
 from livefeed.exceptions import LimitReached
 from tests.reading import eventually
@@ -141,6 +141,16 @@ class Site:
         await receive()
 
 
+SCOPE: dict[str, Any] = {
+    "type": "http",
+    "method": "GET",
+    "path": "/somewhere/",
+    "query_string": b"",
+    "client": ("192.0.2.1", 5),
+    "headers": [(b"accept", b"text/event-stream")],
+}
+
+
 async def ask(
     site: Site,
     count: int,
@@ -148,9 +158,10 @@ async def ask(
     path: str = "/somewhere/",
     accept: bytes = b"text/event-stream",
     headers: Sequence[tuple[bytes, bytes]] = (),
+    method: str = "GET",
 ) -> list[Any]:
     """Send so many requests, and let them come as far as they can."""
-    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "client": ("192.0.2.1", 5)}
+    scope = {**SCOPE, "method": method, "path": path}
     asking: list[Any] = []
     for _ in range(count):
         asking.append(ApplicationCommunicator(wrap(site), {**scope, "headers": [(b"accept", accept), *headers]}))
@@ -176,6 +187,62 @@ async def test_a_stream_that_has_begun_leaves_room_for_the_next_one() -> None:
     assert site.asked == 5
     await leave(communicators)
     assert (module.door()._inside, waiting(module.door())) == (0, 0)
+
+
+async def test_a_body_that_does_not_come_keeps_no_place() -> None:
+    site = Site()
+    site.go.set()
+    slow = []
+    for _ in range(5):
+        slow.append(ApplicationCommunicator(wrap(site), SCOPE))
+        await slow[-1].send_input({"type": "http.request", "body": b"a", "more_body": True})
+    (other,) = await ask(site, 1)
+    assert (await other.receive_output(5))["status"] == 200
+    assert (site.asked, module.door()._inside, waiting(module.door())) == (1, 0, 0)
+    for communicator in slow:
+        await communicator.send_input({"type": "http.request", "body": b"b"})
+        assert (await communicator.receive_output(5))["status"] == 200
+    await leave([*slow, other])
+
+
+async def test_the_application_gets_the_body_that_came_before_it_was_asked() -> None:
+    got: list[Any] = []
+
+    async def site(scope: Any, receive: Any, send: Any) -> None:
+        got.extend([await receive(), await receive(), await receive()])
+
+    communicator = ApplicationCommunicator(wrap(site), SCOPE)
+    sent = [
+        {"type": "http.request", "body": b"a", "more_body": True},
+        {"type": "http.request", "body": b"b", "more_body": False},
+        {"type": "http.disconnect"},
+    ]
+    for message in sent:
+        await communicator.send_input(message)
+    await communicator.wait(5)
+    assert got == sent
+
+
+async def test_a_large_body_is_refused_before_anything_is_asked() -> None:
+    site = Site()
+    communicator = ApplicationCommunicator(wrap(site), SCOPE)
+    await communicator.send_input({"type": "http.request", "body": b"a" * (MAX_BODY + 1), "more_body": True})
+    assert (await communicator.receive_output(5))["status"] == 413
+    assert (await communicator.receive_output(5))["more_body"] is False
+    await communicator.wait(5)
+    assert (site.asked, module.door()._inside) == (0, 0)
+
+
+@pytest.mark.parametrize(("method", "inside"), [("POST", 5), ("PUT", 5), ("HEAD", 2)])
+async def test_only_what_can_be_answered_with_a_stream_waits_at_the_door(method: str, inside: int) -> None:
+    site = Site()
+    communicators = await ask(site, 5, method=method)
+    await eventually(lambda: site.asked + waiting(module.door()) == 5, "everybody is inside or waits")
+    assert site.asked == inside
+    site.go.set()
+    for communicator in communicators:
+        assert (await communicator.receive_output(5))["status"] == 200
+    await leave(communicators)
 
 
 async def test_a_request_that_fails_leaves_room_too() -> None:
