@@ -438,6 +438,31 @@ async def test_a_stream_whose_right_holds_stays_open_through_many_looks(
         assert (await stream.next()).json == {"n": 1}
 
 
+@pytest.mark.django_db
+def test_what_is_lost_by_one_stream_is_lost_by_no_other(with_feed: Callable[[type[LiveFeed]], None]) -> None:
+    class Own(LiveFeed):
+        name = "own"
+
+        def has_view_permission(self, user: Any, topic: str) -> bool:
+            return topic == f"own:{user.pk}"
+
+    with_feed(Own)
+    ann, bob, eve = (signed_in(User.objects.create_user(name)) for name in ("ann", "bob", "eve"))
+    asked = [(ann, ["own:0", f"own:{ann.user.pk}"]), (bob, ["own:0"]), (eve, [f"own:{eve.user.pk}"])]
+    streams = [(viewer, dict(zip(names, names, strict=True))) for viewer, names in asked]
+    assert lost(streams) == [0, 1]
+    assert lost(streams[::-1]) == [1, 2]
+
+
+@pytest.mark.django_db
+def test_of_two_sessions_of_a_user_the_one_that_ended_is_lost() -> None:
+    user = User.objects.create_user("ann")
+    streams = [(signed_in(user), {"plain": "plain"}) for _ in range(3)]
+    Session.objects.filter(session_key=streams[1][0].session_key).delete()
+    assert lost(streams) == [1]
+    assert lost(streams[::-1]) == [1]
+
+
 async def test_a_real_logout_closes_the_stream(roster: Roster, settings: Any) -> None:
     settings.LIVEFEED_RECHECK_INTERVAL = 0.05
     user = await User.objects.acreate_user("ann")

@@ -245,6 +245,19 @@ async def test_disconnect_by_session_leaves_the_user_s_other_sessions_alone(rost
             await stays_open(second, roster=roster)
 
 
+async def test_a_logout_leaves_the_user_s_other_sessions_alone(roster: Roster) -> None:
+    ann = await User.objects.acreate_user("ann")
+    async with open_stream("plain", user=ann) as first:
+        await first.next()
+        browser = Client()
+        browser.cookies["sessionid"] = (await Session.objects.aget()).session_key
+        async with open_stream("plain", user=ann) as second:
+            await second.next()
+            await sync_to_async(browser.logout)()
+            assert await closing(first) == {"reason": "revoked"}
+            await stays_open(second, roster=roster)
+
+
 async def test_whoever_may_still_read_comes_back_after_a_disconnect(roster: Roster) -> None:
     ann = await User.objects.acreate_user("ann")
     async with open_stream("plain", user=ann) as stream:
