@@ -52,6 +52,8 @@ class Roster:
         self._process = uuid.uuid4().hex
         self._streams: dict[EventStream, None] = {}  # a set in the order of opening
         self._held: dict[str, dict[EventStream, None]] = {}  # the same by whose it is, and by session
+        self._pages: dict[tuple[str, str], str] = {}  # the newest lease of each page: whose it is, and its client id
+        self._page_of: dict[str, tuple[str, str]] = {}  # by the lease
         self._recent: deque[tuple[float, Revocation]] = deque(maxlen=REMEMBERED)
         self._doubtful: dict[EventStream, None] = {}
         self._rechecking: asyncio.Task[None] | None = None
@@ -103,14 +105,35 @@ class Roster:
         self._placing += 1
         try:
             lease = await self._acquire(self._request(viewer, client, topics))
+            if client:
+                self._replace((viewer.holder, client), lease)
             try:
                 yield lease
             except BaseException:  # the client left, or the history is away
-                self._given_back.append(lease)
+                self._give_back(lease)
                 raise
         finally:
             self._placing -= 1
             self._note_if_empty()
+
+    def _replace(self, page: tuple[str, str], lease: str) -> None:
+        """End what a page has open here: its lease is this one now. Until the next renewal it would be one stream more
+        than is allowed, each time that the page connects."""
+        before = self._pages.get(page)
+        self._pages[page], self._page_of[lease] = lease, page
+        for stream in list(self._held.get(page[0], ())):
+            if stream.lease == before:
+                stream.say_goodbye("taken-over")
+
+    def _is_replaced(self, stream: EventStream) -> bool:
+        page = self._page_of.get(stream.lease)
+        return page is not None and self._pages.get(page) != stream.lease
+
+    def _give_back(self, lease: str) -> None:
+        self._given_back.append(lease)
+        page = self._page_of.pop(lease, None)
+        if page is not None and self._pages.get(page) == lease:
+            del self._pages[page]
 
     def _request(self, viewer: Viewer, client: str, topics: list[str]) -> LeaseRequest:
         return LeaseRequest(
@@ -142,6 +165,8 @@ class Roster:
             self._held.setdefault(name, {})[stream] = None
         if any(_fits(revocation, stream) for revocation in self._just_told()):
             self._recheck_soon([stream])
+        if self._is_replaced(stream):
+            stream.say_goodbye("taken-over")
         if self.draining:
             stream.say_goodbye("shutdown")
 
@@ -153,7 +178,7 @@ class Roster:
             held.pop(stream, None)
             if not held:
                 self._held.pop(name, None)
-        self._given_back.append(stream.lease)
+        self._give_back(stream.lease)
         self._note_if_empty()
 
     def _note_if_empty(self) -> None:

@@ -90,6 +90,30 @@ async def test_a_killed_process_s_places_are_free_after_the_time_to_live(roster:
             assert stream.status == 200
 
 
+async def test_a_page_that_connects_again_ends_what_it_had_open_here(roster: Roster, settings: Any) -> None:
+    settings.LIVEFEED_MAX_CONNECTIONS_PER_ADDRESS = 1
+    page = [("client", "page-1")]
+    async with open_stream(PLAIN, query=page) as first, open_stream(PLAIN, query=page) as second:
+        assert [(await first.next()).type for _ in range(2)] == ["livefeed-open", "livefeed-closing"]
+        assert (await second.next()).type == "livefeed-open"
+        async with open_stream(PLAIN, query=page) as third:
+            assert (await second.next()).type == "livefeed-closing"
+            await eventually(lambda: len(roster) == 1, "one stream is open")
+            await apublish(PLAIN, {"n": 1})
+            assert (await third.next()).type == "livefeed-open"
+            assert (await third.next()).json == {"n": 1}
+    await eventually(lambda: len(roster) == 0, "none is open")
+    assert (roster._pages, roster._page_of) == ({}, {})
+
+
+async def test_of_two_connections_of_a_page_at_once_one_stays(roster: Roster, settings: Any) -> None:
+    settings.LIVEFEED_MAX_CONNECTIONS_PER_ADDRESS = 1
+    async with AsyncExitStack() as stack:
+        opening = [stack.enter_async_context(open_stream(PLAIN, query=[("client", "page-1")])) for _ in range(10)]
+        await asyncio.gather(*opening)
+        await eventually(lambda: len(roster) == 1, "one stream is open")
+
+
 async def test_without_a_limit_anybody_may_come(roster: Roster, settings: Any) -> None:
     settings.LIVEFEED_MAX_CONNECTIONS_PER_ADDRESS = 0
     settings.LIVEFEED_MAX_CONNECTIONS = 0
