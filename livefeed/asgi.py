@@ -23,6 +23,7 @@ from http import HTTPStatus
 from types import FrameType
 from typing import Any
 
+from django.conf import settings as django_settings
 from django.http import HttpResponse
 
 from . import sse
@@ -71,6 +72,7 @@ class Wrapped:
             with daphne_requests().under_way(guard.daphne):
                 if _asks_for_stream(scope):
                     try:
+                        _check_query(scope)
                         receive = await whole(receive)
                     except Problem as problem:
                         await guard.answer(problem.response())
@@ -197,6 +199,14 @@ def _headers(scope: Scope) -> dict[str, str]:
         key, text = name.decode("latin1").lower(), value.decode("latin1")
         found[key] = f"{found[key]},{text}" if key in found else text
     return found
+
+
+def _check_query(scope: Scope) -> None:
+    """Raise :exc:`Problem` for more fields than Django takes, who fails before it has a request to answer, and leaves a
+    file open, where Content-Type names a charset besides."""
+    most: int | None = django_settings.DATA_UPLOAD_MAX_NUMBER_FIELDS
+    if most is not None and scope.get("query_string", b"").count(b"&") >= most:
+        raise Problem(HTTPStatus.BAD_REQUEST, f"The query has more than {most} fields.")
 
 
 async def whole(receive: Receive) -> Receive:

@@ -13,6 +13,7 @@ from livefeed import door as module
 from livefeed.asgi import MAX_BODY, wrap
 from livefeed.door import Door, Passage
 from livefeed.exceptions import LimitReached
+from tests.asgi import application
 from tests.reading import eventually
 
 
@@ -231,6 +232,17 @@ async def test_a_large_body_is_refused_before_anything_is_asked() -> None:
     assert (await communicator.receive_output(5))["more_body"] is False
     await communicator.wait(5)
     assert (site.asked, module.door()._inside) == (0, 0)
+
+
+async def test_a_query_with_thousands_of_fields_and_a_charset_is_no_error_of_the_server_s() -> None:
+    headers = [*SCOPE["headers"], (b"content-type", b"text/html; charset=utf-8")]
+    scope = {**SCOPE, "path": "/livefeed/", "query_string": b"topic=a&" * 1100, "headers": headers}
+    communicator = ApplicationCommunicator(application, scope)
+    await communicator.send_input({"type": "http.request"})
+    assert (await communicator.receive_output(5))["status"] == 400
+    await communicator.receive_output(5)
+    await communicator.wait(5)
+    assert module.door()._inside == 0
 
 
 @pytest.mark.parametrize(("method", "inside"), [("POST", 5), ("PUT", 5), ("HEAD", 2)])
