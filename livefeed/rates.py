@@ -70,6 +70,11 @@ def take(viewer: Viewer) -> None:
         raise LimitReached("rate", per_minute)
 
 
+def take_of_nobody(address: str) -> None:
+    """Count one request that showed credentials which don't hold. Raises :exc:`LimitReached` as :func:`take` does."""
+    take(Viewer(None, None, address))
+
+
 def charge(viewer: Viewer, events: int) -> None:
     """Count events that were read from the history for somebody who came back."""
     name, per_minute = _bucket(viewer)

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import AnonymousUser, User
+from django.http import HttpRequest
 from django.test import AsyncClient
 
 from livefeed import apublish, rates
-from livefeed.exceptions import LimitReached
+from livefeed.exceptions import AuthenticationFailed, LimitReached
 from livefeed.history import acursor
 from livefeed.rates import Buckets
 from livefeed.roster import Roster
@@ -41,6 +42,10 @@ def clock(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Clock:
     monkeypatch.setattr("livefeed.rates._buckets", Buckets(clock))
     settings.LIVEFEED_CONNECTS_PER_MINUTE = 6
     return clock
+
+
+def wrong(request: HttpRequest) -> None:
+    raise AuthenticationFailed("No.")
 
 
 def times(viewer: Viewer) -> int:
@@ -138,6 +143,14 @@ async def test_whoever_comes_too_often_is_told_so_and_takes_no_place(
     response = await async_client.get("/livefeed/?topic=plain", headers={"accept": "application/json"})
     assert response.status_code == 429
     assert len(roster) == 0
+
+
+async def test_credentials_that_do_not_hold_count_as_well(
+    clock: Clock, roster: Roster, async_client: AsyncClient, settings: Any
+) -> None:
+    settings.LIVEFEED_AUTHENTICATION = ["tests.test_rates.wrong"]
+    statuses = [(await async_client.head("/livefeed/?topic=plain")).status_code for _ in range(61)]
+    assert statuses == [401] * 60 + [429]
 
 
 async def test_what_a_client_that_was_away_makes_us_read_counts(clock: Clock, roster: Roster) -> None:
