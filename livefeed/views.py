@@ -31,11 +31,13 @@ from .refusing import Problem, limited
 from .roster import get_roster
 from .streams import HEADERS, EventStreamResponse
 from .topics import plain_name, validate_topic
-from .viewers import Viewer, viewer_of
+from .viewers import Viewer, address_of, viewer_of
 
 METHODS = "GET, HEAD, OPTIONS"
 #: Bytes of a query: as many signed names as are allowed and a cursor of them all fit, with room.
 MAX_QUERY = 32 * 1024
+#: Characters of an Accept header: to weigh one of 64 KiB takes a tenth of a second of everybody's time.
+MAX_ACCEPT = 2048
 _CLIENT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -86,6 +88,8 @@ Answer = Callable[[HttpRequest, Viewer, Grant], Coroutine[Any, Any, HttpResponse
 
 
 def _answer_for(request: HttpRequest) -> Answer:
+    if len(request.headers.get("Accept", "")) > MAX_ACCEPT:
+        raise Problem(HTTPStatus.NOT_ACCEPTABLE, f"The Accept header is longer than {MAX_ACCEPT} characters.")
     answers: dict[str, Answer] = {
         sse.CONTENT_TYPE: _stream,
         "application/json": _history,
@@ -122,6 +126,7 @@ def _admit(request: HttpRequest, names: list[str]) -> tuple[Viewer, Grant]:
     try:
         viewer = viewer_of(request)
     except AuthenticationFailed as failure:
+        rates.take_of_nobody(address_of(request))  # a guess counts too
         raise Problem(HTTPStatus.UNAUTHORIZED, failure.detail, WWW_Authenticate=failure.challenge) from None
     rates.take(viewer)
     return viewer, grant(viewer, names)

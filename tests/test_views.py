@@ -241,6 +241,11 @@ async def test_refused_names_come_back_as_they_were_sent(roster: Roster) -> None
         assert (await stream.next()).json["refused"] == [name]
 
 
+async def test_an_accept_header_that_takes_long_to_weigh_is_not_weighed(async_client: AsyncClient) -> None:
+    response = await get(async_client, "a/b," * 600 + EVENTS, PLAIN)
+    assert_problem(response, 406)
+
+
 async def test_a_token_that_does_not_hold_is_401(roster: Roster, async_client: AsyncClient) -> None:
     response = await get(async_client, EVENTS, "testapp.review", headers={"authorization": "Bearer wrong"})
     assert_problem(response, 401)
