@@ -205,6 +205,7 @@ async def test_a_connection_that_could_not_be_placed_takes_no_place(
             async with open_stream(PLAIN) as stream:
                 assert stream.status == 503
     assert len(roster) == 0
+    await eventually(no_lease, "the lease is given back")
     async with open_stream(PLAIN) as stream:
         assert stream.status == 200
 
