@@ -18,15 +18,16 @@ import signal
 import threading
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from http import HTTPStatus
 from types import FrameType
 from typing import Any
 
 from django.conf import settings as django_settings
 from django.http import HttpResponse
+from django.utils.datastructures import CaseInsensitiveMapping
 
-from . import sse
+from . import origins, sse
 from .addresses import address_among
 from .conf import settings
 from .daphne import DaphneFlow, Message, Send, daphne_requests
@@ -119,7 +120,10 @@ class Guard:
             self._passage = await door().enter(address_among(headers.get("x-forwarded-for", ""), str(peer[0] or "")))
         except LimitReached as limit:
             wants_stream = sse.CONTENT_TYPE in headers.get("accept", "")
-            await self.answer(limited(limit, headers, wants_stream=wants_stream))
+            response = limited(limit, headers, wants_stream=wants_stream)
+            for name, value in origins.headers(headers).items():
+                response.headers[name] = value
+            await self.answer(response)
             return False
         return True
 
@@ -192,13 +196,13 @@ class Guard:
                 self._flow.stop()
 
 
-def _headers(scope: Scope) -> dict[str, str]:
-    """Return a request's headers by their names in lower case; of one that comes several times, all together."""
+def _headers(scope: Scope) -> Mapping[str, str]:
+    """Return a request's headers by their names, in any case; of one that comes several times, all together."""
     found: dict[str, str] = {}
     for name, value in scope.get("headers", ()):
         key, text = name.decode("latin1").lower(), value.decode("latin1")
         found[key] = f"{found[key]},{text}" if key in found else text
-    return found
+    return CaseInsensitiveMapping(found)
 
 
 def _check_query(scope: Scope) -> None:

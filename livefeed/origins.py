@@ -7,6 +7,7 @@ anything is asked of it: it would count against the user's connections, although
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from django.http import HttpRequest
@@ -48,9 +49,10 @@ def own_origin(request: HttpRequest) -> str:
     return f"{request.scheme}://{request.get_host()}"
 
 
-def headers(request: HttpRequest) -> dict[str, str]:
-    """Return the headers that let the page of an allowed origin read an answer (Fetch, section 3.3.3)."""
-    origin = request.headers.get("Origin")
+def headers(asked: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers that let the page of an allowed origin read an answer (Fetch, section 3.3.3), by those of the
+    request, whose names may be in any case."""
+    origin = asked.get("Origin")
     found = {"Vary": "Origin"}
     if origin and _is_allowed(origin):
         found |= {
@@ -58,7 +60,7 @@ def headers(request: HttpRequest) -> dict[str, str]:
             "Access-Control-Allow-Credentials": "true",
             "Access-Control-Expose-Headers": "Retry-After",
         }
-        if "Access-Control-Request-Method" in request.headers:
+        if "Access-Control-Request-Method" in asked:
             found |= {
                 "Access-Control-Allow-Methods": "GET, HEAD",
                 "Access-Control-Allow-Headers": REQUEST_HEADERS,

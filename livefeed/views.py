@@ -51,7 +51,7 @@ async def stream(request: HttpRequest) -> HttpResponseBase:
         response = problem.response()
     except SuspiciousOperation:  # thousands of parameters, a Host that is not ours: its text is not for strangers
         response = Problem(HTTPStatus.BAD_REQUEST, "Django refuses this request.").response()
-    for name, value in origins.headers(request).items():
+    for name, value in origins.headers(request.headers).items():
         response.headers[name] = value
     response.headers.setdefault("Cache-Control", "private, no-store")
     return response

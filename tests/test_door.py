@@ -319,6 +319,28 @@ async def test_one_too_many_in_a_line_is_told_so_in_its_own_way(
     await leave(communicators)
 
 
+async def test_who_is_told_at_the_door_may_read_it_from_an_allowed_origin(
+    monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    settings.LIVEFEED_ALLOWED_ORIGINS = ["https://app.example.com"]
+    monkeypatch.setattr(module, "LINE", 1)
+    site = Site()
+    communicators = await ask(site, 3)
+    await eventually(lambda: waiting(module.door()) == 1, "the line is full")
+    sent = [(b"origin", b"https://app.example.com"), (b"sec-fetch-mode", b"cors")]
+    (refused,) = await ask(site, 1, headers=sent)
+    headers = dict((await refused.receive_output(5))["headers"])
+    assert headers[b"access-control-allow-origin"] == b"https://app.example.com"
+    assert headers[b"access-control-allow-credentials"] == b"true"
+    assert b"Origin" in headers[b"vary"]
+    await refused.receive_output(5)
+    await refused.wait(5)
+    site.go.set()
+    for communicator in communicators:
+        await communicator.receive_output(5)
+    await leave(communicators)
+
+
 async def test_each_address_has_its_line_as_trusted_proxies_report_it(settings: Any) -> None:
     settings.LIVEFEED_TRUSTED_PROXIES = 1
     site = Site()
