@@ -74,7 +74,7 @@ def test_a_setting_that_is_no_list_of_origins_opens_nothing(rf: RequestFactory, 
 
 
 def test_an_allowed_origin_may_read_with_credentials_and_caches_are_told(rf: RequestFactory) -> None:
-    assert headers(rf.get("/", headers={"origin": APP})) == {
+    assert headers(rf.get("/", headers={"origin": APP}).headers) == {
         "Vary": "Origin",
         "Access-Control-Allow-Origin": APP,
         "Access-Control-Allow-Credentials": "true",
