@@ -99,6 +99,8 @@ class PersonalStream(EventStream):
             chunk = self._take_fleeting()  # of topics that look the same to all
             if self._batch is None:
                 chunk += await self._begin()
+                if self._goodbye:
+                    break  # what was read may be what its viewer may read no more
             answered = self._batch if self._batch is not None and self._batch.is_answered else None
             if answered:
                 chunk += self._deliver(answered)

@@ -100,7 +100,10 @@ class EventStream:
             if chunk := self._subscription.take() or self._take_fleeting():
                 return chunk
             if self._subscription.behind():
-                if chunk := await self._catch_up():
+                chunk = await self._catch_up()
+                if self._goodbye:
+                    break  # what was read may be what its viewer may read no more
+                if chunk:
                     return chunk
                 if not self._subscription.behind():
                     continue  # events may have come while the history was read

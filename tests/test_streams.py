@@ -22,6 +22,8 @@ from livefeed.cursors import NONE_YET, Position, entry, parse_cursor
 from livefeed.history import History, acursor, get_history
 from livefeed.hub import Hub
 from livefeed.models import Lease, StoredEvent, StoredTopic
+from livefeed.personal import Asker
+from livefeed.personal_streams import PersonalStream, PersonalSubscription
 from livefeed.registry import registry
 from livefeed.roster import Roster
 from livefeed.streams import EventStream, EventStreamResponse, place
@@ -636,6 +638,32 @@ async def test_a_history_that_is_away_ends_a_stream_that_needs_it_and_no_other(
         hub.receive(stretch)
     assert numbers(parse(await anext(current))) == [3]
     await current.aclose()
+
+
+@pytest.mark.parametrize("kind", [EventStream, PersonalStream])
+async def test_what_was_read_while_a_right_ended_is_not_sent(
+    hub: Hub, memory: History, monkeypatch: pytest.MonkeyPatch, kind: type[EventStream]
+) -> None:
+    personal = kind is PersonalStream
+    subscription, _ = await place(
+        hub, ["t"], None, garbage=False, kind=PersonalSubscription if personal else Subscription
+    )
+    more: dict[str, Any] = {"asker": Asker(hub.pool)} if personal else {}
+    viewer = Viewer(None, None, "127.0.0.1")
+    stream = kind(hub, subscription, b"", viewer=viewer, names={"t": "t"}, lease="", on_end=ENDED.append, **more)
+    for stretch in append("t", 1, 2):
+        hub.receive(stretch)
+    hub.tails["t"].forget_older_half()
+    loop, read = asyncio.get_running_loop(), memory.read
+
+    def slowly(*asked: Any) -> Any:
+        loop.call_soon_threadsafe(stream.say_goodbye, "revoked")
+        return read(*asked)
+
+    monkeypatch.setattr(memory, "read", slowly)
+    (closing,) = parse(await anext(stream))
+    assert (closing.type, closing.json) == ("livefeed-closing", {"reason": "revoked"})
+    await stream.aclose()
 
 
 async def test_an_event_in_waiting_takes_the_place_of_a_keep_alive(hub: Hub) -> None:
