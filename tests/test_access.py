@@ -22,8 +22,10 @@ from django.utils import timezone
 
 from livefeed import LiveFeed, access, apublish
 from livefeed.access import grant, rechecked
+from livefeed.authentication import Account
 from livefeed.roster import Roster
 from livefeed.testing import EventStreamClient, open_stream
+from livefeed.tokens import password_digest
 from livefeed.topics import sign_topic, signature_holds
 from livefeed.viewers import Viewer, viewer_of
 
@@ -452,6 +454,18 @@ def test_what_is_lost_by_one_stream_is_lost_by_no_other(with_feed: Callable[[typ
     streams = [(viewer, dict(zip(names, names, strict=True))) for viewer, names in asked]
     assert lost(streams) == [0, 1]
     assert lost(streams[::-1]) == [1, 2]
+
+
+@pytest.mark.django_db
+def test_of_two_tokens_of_a_user_each_keeps_its_scope() -> None:
+    user = User.objects.create_user("ann")
+    proof = Account(password_digest(user), time.time() + 60)
+    narrow, wide = (
+        Viewer(user, None, "a", False, frozenset(names), proof) for names in (["job:1"], ["job:1", "job:2"])
+    )
+    streams = [(narrow, {"job:1": "job:1"}), (wide, {"job:2": "job:2"})]
+    for found in (rechecked(streams), rechecked(streams[::-1])[::-1]):
+        assert [viewer.scope for viewer in found if viewer is not None] == [narrow.scope, wide.scope]
 
 
 @pytest.mark.django_db

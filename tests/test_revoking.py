@@ -11,6 +11,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import AnonymousUser, Group, Permission, User
 from django.contrib.sessions.models import Session
 from django.db import transaction
+from django.db.models.signals import post_save
 from django.test import Client
 
 from livefeed import LiveFeed, adisconnect, apublish, arecheck, broker, disconnect, recheck
@@ -192,6 +193,19 @@ async def test_a_login_elsewhere_a_new_user_and_a_new_right_close_nothing(roster
         roster.hub.on_revocations = roster.revoke
         await user.user_permissions.aadd(await Permission.objects.aget(codename="view_review"))
         await stays_open(stream, roster=roster)
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+def test_a_user_who_is_saved_in_another_database_is_told_of_when_that_one_commits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[Revocation] = []
+    monkeypatch.setattr(broker, "tell", told.append)
+    user = User(pk=7, username="ann")
+    with transaction.atomic(using="other"):
+        post_save.send(User, instance=user, created=False, using="other", update_fields=None, raw=False)
+        assert told == []
+    assert told == [Revocation("user:7")]
 
 
 # -- disconnect() -----------------------------------------------------------------------------------------------------
