@@ -18,6 +18,7 @@ from livefeed import LiveFeed, adisconnect, apublish, arecheck, broker, disconne
 from livefeed.exceptions import InvalidTopic, WrongContext
 from livefeed.models import Lease
 from livefeed.revocations import EVERYBODY, Revocation, pack, unpack
+from livefeed.revoking import tell
 from livefeed.roster import Roster
 from livefeed.testing import EventStreamClient, open_stream
 from tests.reading import eventually
@@ -255,6 +256,17 @@ async def test_disconnect_by_session_leaves_the_user_s_other_sessions_alone(rost
         async with open_stream("plain", user=ann) as second:
             await second.next()
             await adisconnect(session=session)
+            assert await closing(first) == {"reason": "revoked"}
+            await stays_open(second, roster=roster)
+
+
+async def test_a_connection_that_is_closed_by_its_lease_is_the_only_one(roster: Roster) -> None:
+    async with open_stream("plain") as first:
+        await first.next()
+        lease = await Lease.objects.aget()
+        async with open_stream("plain") as second:
+            await second.next()
+            await sync_to_async(tell)(Revocation(leases=(lease.token,), close=True))
             assert await closing(first) == {"reason": "revoked"}
             await stays_open(second, roster=roster)
 
