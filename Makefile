@@ -26,7 +26,7 @@ DEMO_STAMP := $(VENV)/.livefeed-$(subst $(empty) $(empty),-,$(EXTRAS))$(if $(DAT
 # The tests that talk to no process but the database: not those that start servers, nor those that start other tests,
 # nor those that have nothing to do with Django's database.
 UNIT := --ignore tests/e2e --ignore tests/backends/test_servers.py --ignore tests/test_simulation.py
-UNIT += --ignore tests/test_redis_history.py --ignore tests/test_redis_leases.py
+UNIT += --ignore tests/test_redis_history.py --ignore tests/test_redis_leases.py --ignore tests/test_fuzzer.py
 DEV_STAMP := $(VENV)/.livefeed-dev
 
 .PHONY: help demo dev test test-js test-postgres test-mariadb simulation fuzz faults lint format clean

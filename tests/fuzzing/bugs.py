@@ -402,7 +402,7 @@ def replay_skips_its_first_event() -> list[Patch]:
 @bug("view")
 def answer_may_be_cached() -> list[Patch]:
     """A proxy hands one user's stream to another."""
-    return [(streams, "HEADERS", {})]
+    return [(streams, "HEADERS", {"Cache-Control": "public"})]
 
 
 @bug("tokens")
