@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from http import HTTPStatus
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from django.conf import settings as django_settings
 from django.http import HttpResponse
@@ -72,15 +72,10 @@ class Wrapped:
         try:
             with daphne_requests().under_way(guard.daphne):
                 if _asks_for_stream(scope):
-                    try:
-                        _check_query(scope)
-                        receive = await whole(receive)
-                    except Problem as problem:
-                        await guard.answer(problem.response())
-                        return
-                    if not await guard.comes_in(scope):
-                        return
+                    receive = await guard.let_in(scope, receive)
                 await self.application(scope, receive, guard.send)
+        except Answered:
+            pass
         except asyncio.CancelledError:
             if guard.timed_out:
                 return
@@ -98,6 +93,10 @@ class Wrapped:
             guard.release()
 
 
+class Answered(Exception):
+    """A request that has its answer, and does not come to Django."""
+
+
 class Guard:
     """Stands between Django and the server for one request; does nothing until an event stream starts."""
 
@@ -112,26 +111,31 @@ class Guard:
         self.timed_out = False
         self.sending_since: float | None = None
 
-    async def comes_in(self, scope: Scope) -> bool:
-        """Wait at the door until it is this request's turn; return False where it was told to come back."""
+    async def let_in(self, scope: Scope, receive: Receive) -> Receive:
+        """Wait until it is this request's turn; return what tells of its body.
+
+        Raises :exc:`Answered` where that was the end of it: it can't be one of ours, or too many wait.
+        """
         headers = _headers(scope)
-        peer = scope.get("client") or ("", 0)
         try:
-            self._passage = await door().enter(address_among(headers.get("x-forwarded-for", ""), str(peer[0] or "")))
+            _check_query(scope)
+            receive = await whole(receive)
+            self._passage = await door().enter(_address(scope, headers))
+        except Problem as problem:
+            await self._answer(problem.response(), headers)
         except LimitReached as limit:
             wants_stream = sse.CONTENT_TYPE in headers.get("accept", "")
-            response = limited(limit, headers, wants_stream=wants_stream)
-            for name, value in origins.headers(headers).items():
-                response.headers[name] = value
-            await self.answer(response)
-            return False
-        return True
+            await self._answer(limited(limit, headers, wants_stream=wants_stream), headers)
+        return receive
 
-    async def answer(self, response: HttpResponse) -> None:
+    async def _answer(self, response: HttpResponse, asked: Mapping[str, str]) -> NoReturn:
         """Answer in the place of Django."""
+        for name, value in origins.headers(asked).items():
+            response.headers[name] = value
         headers = [(name.lower().encode(), value.encode()) for name, value in response.items()]
         await self._send({"type": "http.response.start", "status": response.status_code, "headers": headers})
         await self._send({"type": "http.response.body", "body": response.content, "more_body": False})
+        raise Answered
 
     def _leave_the_door(self) -> None:
         if self._passage is not None:
@@ -205,6 +209,11 @@ def _headers(scope: Scope) -> Mapping[str, str]:
     return CaseInsensitiveMapping(found)
 
 
+def _address(scope: Scope, headers: Mapping[str, str]) -> str:
+    peer = scope.get("client") or ("", 0)
+    return address_among(headers.get("x-forwarded-for", ""), str(peer[0] or ""))
+
+
 def _check_query(scope: Scope) -> None:
     """Raise :exc:`Problem` for more fields than Django takes, who fails before it has a request to answer, and leaves a
     file open, where Content-Type names a charset besides."""
@@ -236,11 +245,14 @@ async def whole(receive: Receive) -> Receive:
 
 
 def _asks_for_stream(scope: Scope) -> bool:
-    """Tell whether a request is for us: by what it asks for, or where."""
+    """Tell whether a request is for us: by where it goes, or because it asks for nothing but a stream.
+
+    htmx 4 names streams in all that it asks for: pages of the site don't wait at our door.
+    """
     if scope.get("method", "GET") not in {"GET", "HEAD"}:
         return False
-    wanted = sse.CONTENT_TYPE.encode()
-    if any(name.lower() == b"accept" and wanted in value for name, value in scope.get("headers", ())):
+    wanted = (b"accept", sse.CONTENT_TYPE.encode())
+    if any((name.lower(), value.strip()) == wanted for name, value in scope.get("headers", ())):
         return True
     try:
         return str(scope.get("path", "")).endswith(stream_url())

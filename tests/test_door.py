@@ -276,6 +276,7 @@ async def test_a_request_that_fails_leaves_room_too() -> None:
         ("/livefeed/", b"*/*", 2),
         ("/under/a/prefix/livefeed/", b"application/json", 2),
         ("/livefeed/elsewhere/", b"text/html", 5),
+        ("/", b"text/html, text/event-stream", 5),  # htmx 4, of any page
         ("/", b"text/html,*/*;q=0.8", 5),
     ],
 )

@@ -1,4 +1,4 @@
-"""The fuzzer itself: it finds bugs on purpose, a run guided by coverage finds nothing, what is found can be replayed."""
+"""The fuzzer itself: it finds bugs on purpose, a guided run finds nothing, and what is found can be replayed."""
 
 from __future__ import annotations
 
