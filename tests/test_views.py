@@ -19,6 +19,7 @@ from livefeed.models import Lease
 from livefeed.roster import Roster
 from livefeed.testing import open_stream
 from livefeed.topics import sign_topic
+from livefeed.views import MAX_QUERY
 from tests.reading import append, eventually, parse
 from tests.testapp.models import Article, Note
 
@@ -244,6 +245,10 @@ async def test_refused_names_come_back_as_they_were_sent(roster: Roster) -> None
 async def test_an_accept_header_that_takes_long_to_weigh_is_not_weighed(async_client: AsyncClient) -> None:
     response = await get(async_client, "a/b," * 600 + EVENTS, PLAIN)
     assert_problem(response, 406)
+
+
+async def test_a_query_longer_than_all_that_is_allowed_is_not_read(async_client: AsyncClient) -> None:
+    assert_problem(await get(async_client, EVENTS, PLAIN, x="a" * MAX_QUERY), 414)
 
 
 async def test_a_token_that_does_not_hold_is_401(roster: Roster, async_client: AsyncClient) -> None:
