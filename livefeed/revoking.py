@@ -86,9 +86,12 @@ def _tell(revocation: Revocation) -> None:
 
 
 def _revocation(user: Any, session: Any, topic: str, *, close: bool) -> Revocation:
+    key = getattr(session, "session_key", session)
+    if session is not None and not key:
+        raise ValueError(f"{session!r} has no key, so that nobody's connection could be its. Give a stored session.")
     return Revocation(
         "" if user is None else holder_of(user),
-        "" if session is None else hashed("session", getattr(session, "session_key", session)),
+        "" if session is None else hashed("session", key),
         validate_topic(topic) if topic else "",
         close=close,
     )

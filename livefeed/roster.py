@@ -165,6 +165,8 @@ class Roster:
             self._held.setdefault(name, {})[stream] = None
         if any(_fits(revocation, stream) for revocation in self._just_told()):
             self._recheck_soon([stream])
+            # And again: Django tells of a logout before it ends the session.
+            asyncio.get_running_loop().call_later(DOORWAY, self._recheck_soon, [stream])
         if self._is_replaced(stream):
             stream.say_goodbye("taken-over")
         if self.draining:
@@ -289,7 +291,7 @@ class Roster:
 
     def _recheck_soon(self, streams: Iterable[EventStream]) -> None:
         """Look again at streams, those that come together in one go."""
-        self._doubtful.update(dict.fromkeys(streams))
+        self._doubtful.update({stream: None for stream in streams if stream in self._streams})
         if self._doubtful and (self._rechecking is None or self._rechecking.done()):
             self._rechecking = asyncio.get_running_loop().create_task(self._recheck_doubtful())
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import AnonymousUser, Group, Permission, User
+from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
 from django.db import transaction
 from django.db.models.signals import post_save
@@ -19,9 +20,10 @@ from livefeed.exceptions import InvalidTopic, WrongContext
 from livefeed.models import Lease
 from livefeed.revocations import EVERYBODY, Revocation, pack, unpack
 from livefeed.revoking import tell
-from livefeed.roster import Roster
+from livefeed.roster import REMEMBERED, Roster
 from livefeed.testing import EventStreamClient, open_stream
 from tests.reading import eventually
+from tests.testapp.models import Person
 
 pytest_plugins = ["tests.reading_fixtures"]
 
@@ -76,6 +78,12 @@ def _change_password(user: User) -> None:
     user.save()
 
 
+def _save_by_proxy(user: User) -> None:
+    person = Person.objects.get(pk=user.pk)
+    person.is_active = False
+    person.save()
+
+
 def _deactivate(user: User) -> None:
     user.is_active = False
     user.save(update_fields=["is_active"])
@@ -106,6 +114,7 @@ ENDS = [
     _log_out,
     _change_password,
     _deactivate,
+    _save_by_proxy,
     User.delete,
     _lose_permission,
     _permission_loses_user,
@@ -296,10 +305,12 @@ async def test_whoever_may_still_read_comes_back_after_a_disconnect(roster: Rost
         assert (await stream.next()).json == {"n": 1}
 
 
+@pytest.mark.parametrize("setting", ["LIVEFEED_LEASE_SECONDS", "LIVEFEED_RECHECK_INTERVAL"])
 async def test_while_the_layer_is_away_who_was_disconnected_is_closed_when_leases_are_prolonged(
-    roster: Roster, settings: Any, monkeypatch: pytest.MonkeyPatch
+    roster: Roster, settings: Any, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
-    settings.LIVEFEED_LEASE_SECONDS = 0.3
+    """Whichever comes first of the time for a re-check, and a third of that of a lease."""
+    setattr(settings, setting, 0.3)
     ann = await User.objects.acreate_user("ann")
 
     async def away(*args: Any) -> None:
@@ -317,6 +328,12 @@ async def test_while_the_layer_is_away_who_was_disconnected_is_closed_when_lease
 def test_disconnect_wants_to_be_told_whom() -> None:
     with pytest.raises(ValueError, match="Name a user, a session or a topic"):
         disconnect()
+
+
+@pytest.mark.parametrize("session", ["", SessionStore()])
+def test_a_session_without_a_key_can_t_be_disconnected(session: Any) -> None:
+    with pytest.raises(ValueError, match="has no key"):
+        disconnect(session=session)
 
 
 @pytest.mark.parametrize("user", [AnonymousUser(), User()])
@@ -408,6 +425,40 @@ async def test_a_right_that_ends_while_its_stream_is_placed_is_noticed_when_it_b
     monkeypatch.setattr(roster, "_acquire", meanwhile)
     async with open_stream("fickle", user=ann) as stream:
         assert await closing(stream) == {"reason": "revoked"}
+
+
+async def test_a_logout_that_is_told_before_the_session_ends_is_noticed_at_the_door_all_the_same(
+    roster: Roster, fickle: type[Fickle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("livefeed.roster.DOORWAY", 0.1)
+    ann = await User.objects.acreate_user("ann")
+    roster.revoke([Revocation(f"user:{ann.pk}", close=True)])
+    async with open_stream("fickle", user=ann) as stream:
+        await stream.next()
+        await eventually(lambda: len(fickle.asked) > 1, "the first look found nothing")
+        fickle.closed_to.add(ann.pk)
+        assert await closing(stream) == {"reason": "revoked"}
+
+
+def _told(count: int) -> list[Revocation]:
+    return [Revocation(f"user:{n}") for n in range(count)]
+
+
+async def test_of_more_revocations_than_are_remembered_everybody_at_the_door_is_meant(roster: Roster) -> None:
+    roster.revoke(_told(REMEMBERED - 1))
+    assert roster._just_told() == _told(REMEMBERED - 1)
+    roster.revoke(_told(1))
+    assert roster._just_told() == [EVERYBODY]
+
+
+async def test_nothing_is_kept_of_streams_that_have_ended(roster: Roster) -> None:
+    ann = await User.objects.acreate_user("ann")
+    async with open_stream("plain", user=ann) as one, open_stream("plain", user=ann) as two:
+        await one.next()
+        await two.next()
+        assert f"user:{ann.pk}" in roster._held
+    await eventually(lambda: not roster._streams, "both have ended")
+    assert roster._held == {}
 
 
 async def test_a_look_that_fails_closes_nothing_and_says_so(

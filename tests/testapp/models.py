@@ -1,9 +1,17 @@
 """Models in all the shapes that a feed can meet."""
 
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.db import models
 
 from livefeed import LiveModel
+
+
+class Person(User):
+    """Users, by another class."""
+
+    class Meta:
+        proxy = True
 
 
 class Author(models.Model):
