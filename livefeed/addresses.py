@@ -15,6 +15,8 @@ from .conf import settings
 
 logger = logging.getLogger("livefeed.viewers")
 
+#: Hops of X-Forwarded-For that are looked at, from the end: what is before them is the client's word.
+MOST_HOPS = 50
 #: Where everybody is whose address can't be read.
 UNKNOWN = "unknown"
 #: "1.2.3.4:5678", "[2001:db8::1]:443" and "[2001:db8::1]", as some proxies write a hop.
@@ -29,7 +31,7 @@ def address_of(request: HttpRequest) -> str:
 
 def address_among(forwarded: str, peer: str) -> str:
     """Return the client's address out of ``X-Forwarded-For`` and the address at the other end of the connection."""
-    hops = [hop.strip() for hop in forwarded.split(",") if hop.strip()]
+    hops = [hop.strip() for hop in forwarded.rsplit(",", MOST_HOPS)[-MOST_HOPS:] if hop.strip()]
     trusted = settings.TRUSTED_PROXIES
     if trusted and hops:
         return counted(hops[-min(trusted, len(hops))])

@@ -17,6 +17,9 @@ from .exceptions import LimitReached
 
 #: Requests of one address that may wait; of more, each is told to come back.
 LINE = 1000
+#: Seconds that one waits, and is told to come back then; and after which nobody waits any more for one who is inside: a
+#: rule that hangs, or a database, keeps others out for so long and not for ever.
+LONGEST = 30.0
 
 
 class Door:
@@ -41,11 +44,18 @@ class Door:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         line.append(turn)
         try:
-            await turn
+            async with asyncio.timeout(LONGEST):
+                await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.leave()  # it was our turn in that very moment
+            self._give_up(turn)
             raise
+        except TimeoutError:
+            self._give_up(turn)
+            raise LimitReached("capacity", settings.CONNECTING) from None
+
+    def _give_up(self, turn: asyncio.Future[None]) -> None:
+        if turn.done() and not turn.cancelled():
+            self.leave()  # it was our turn in that very moment
 
     def leave(self) -> None:
         """Let the next one in: of the address whose turn it is, the one that waits for the longest."""
@@ -65,10 +75,12 @@ class Passage:
 
     def __init__(self, door: Door) -> None:
         self._door: Door | None = door
+        self._at_the_latest = asyncio.get_running_loop().call_later(LONGEST, self.leave)
 
     def leave(self) -> None:
         """Make room, once, however often it is said."""
         door, self._door = self._door, None
+        self._at_the_latest.cancel()
         if door is not None:
             door.leave()
 

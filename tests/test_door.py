@@ -120,6 +120,27 @@ async def test_without_a_limit_everybody_is_let_in(settings: Any) -> None:
     assert door._inside == 0
 
 
+async def test_nobody_waits_for_ever_for_those_inside_or_for_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    door, entered = Door(), list[str]()
+    monkeypatch.setattr(module, "LONGEST", 0.2)
+    hung = [await door.enter("a"), await door.enter("a")]  # they never leave by themselves
+    waits = asyncio.ensure_future(inside(door, "a", entered))
+    await asyncio.wait_for(waits, 5)
+    await eventually(lambda: door._inside <= 1, "those who hang don't count any more")
+    for passage in [*hung, waits.result()]:
+        passage.leave()
+    assert (door._inside, waiting(door)) == (0, 0)
+    monkeypatch.setattr(module, "LONGEST", 3600.0)
+    hung = [await door.enter("a"), await door.enter("a")]
+    monkeypatch.setattr(module, "LONGEST", 0.01)
+    with pytest.raises(LimitReached) as caught:
+        await door.enter("a")
+    assert (caught.value.reason, caught.value.limit) == ("capacity", 2)
+    for passage in hung:
+        passage.leave()
+    assert (door._inside, waiting(door)) == (0, 0)
+
+
 # -- in front of an application ---------------------------------------------------------------------------------------
 
 
@@ -353,3 +374,14 @@ async def test_each_address_has_its_line_as_trusted_proxies_report_it(settings: 
     for communicator in [*flood, *other]:
         await communicator.receive_output(5)
     await leave([*flood, *other])
+
+
+async def test_on_a_site_without_our_urls_requests_pass_as_they_are(settings: Any) -> None:
+    settings.ROOT_URLCONF = "tests.test_html"
+    site = Site()
+    communicators = await ask(site, 3, path="/livefeed/", accept=b"*/*")
+    await eventually(lambda: site.asked == 3, "all are inside")
+    site.go.set()
+    for communicator in communicators:
+        await communicator.receive_output(5)
+    await leave(communicators)

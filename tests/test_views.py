@@ -16,6 +16,7 @@ from django.urls import reverse
 from livefeed import apublish
 from livefeed.history import acursor, cursor, get_history
 from livefeed.models import Lease
+from livefeed.rates import Buckets
 from livefeed.roster import Roster
 from livefeed.testing import open_stream
 from livefeed.topics import sign_topic
@@ -369,6 +370,17 @@ def draining(roster: Roster, settings: Any) -> None:
 
 
 REFUSALS = {"limit": (over_the_limit, 429), "capacity": (over_capacity, 503), "shutdown": (draining, 503)}
+
+
+@pytest.mark.parametrize("accept", [JSON, HTML])
+async def test_a_browser_that_asked_for_no_stream_is_refused_by_status(
+    settings: Any, roster: Roster, async_client: AsyncClient, accept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.LIVEFEED_CONNECTS_PER_MINUTE = 1
+    monkeypatch.setattr("livefeed.rates._buckets", Buckets(lambda: 1000.0))
+    answers = [await get(async_client, accept, ARTICLES, headers=BROWSERS[0]) for _ in range(11)]
+    assert [answer.status_code for answer in answers] == [200] * 10 + [429]
+    assert_problem(answers[-1], 429, "rate")
 
 
 @pytest.mark.parametrize("browser", BROWSERS, ids=["Sec-Fetch-Mode", "User-Agent"])
