@@ -17,9 +17,9 @@ from .exceptions import LimitReached
 
 #: Requests of one address that may wait; of more, each is told to come back.
 LINE = 1000
-#: Seconds that one waits, and is told to come back then; and after which nobody waits any more for one who is inside: a
-#: rule that hangs, or a database, keeps others out for so long and not for ever.
-LONGEST = 30.0
+#: Seconds after which one who waits is told to come back, and after which nobody waits any more for one who is inside:
+#: a rule that hangs, or a database, keeps others out for so long and not for ever.
+LONGEST_WAIT, LONGEST_STAY = 30.0, 10.0
 
 
 class Door:
@@ -44,7 +44,7 @@ class Door:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         line.append(turn)
         try:
-            async with asyncio.timeout(LONGEST):
+            async with asyncio.timeout(LONGEST_WAIT):
                 await turn
         except asyncio.CancelledError:
             self._give_up(turn)
@@ -75,7 +75,7 @@ class Passage:
 
     def __init__(self, door: Door) -> None:
         self._door: Door | None = door
-        self._at_the_latest = asyncio.get_running_loop().call_later(LONGEST, self.leave)
+        self._at_the_latest = asyncio.get_running_loop().call_later(LONGEST_STAY, self.leave)
 
     def leave(self) -> None:
         """Make room, once, however often it is said."""

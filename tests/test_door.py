@@ -122,7 +122,7 @@ async def test_without_a_limit_everybody_is_let_in(settings: Any) -> None:
 
 async def test_nobody_waits_for_ever_for_those_inside_or_for_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     door, entered = Door(), list[str]()
-    monkeypatch.setattr(module, "LONGEST", 0.2)
+    monkeypatch.setattr(module, "LONGEST_STAY", 0.2)
     hung = [await door.enter("a"), await door.enter("a")]  # they never leave by themselves
     waits = asyncio.ensure_future(inside(door, "a", entered))
     await asyncio.wait_for(waits, 5)
@@ -130,9 +130,9 @@ async def test_nobody_waits_for_ever_for_those_inside_or_for_their_turn(monkeypa
     for passage in [*hung, waits.result()]:
         passage.leave()
     assert (door._inside, waiting(door)) == (0, 0)
-    monkeypatch.setattr(module, "LONGEST", 3600.0)
+    monkeypatch.setattr(module, "LONGEST_STAY", 3600.0)
     hung = [await door.enter("a"), await door.enter("a")]
-    monkeypatch.setattr(module, "LONGEST", 0.01)
+    monkeypatch.setattr(module, "LONGEST_WAIT", 0.01)
     with pytest.raises(LimitReached) as caught:
         await door.enter("a")
     assert (caught.value.reason, caught.value.limit) == ("capacity", 2)
