@@ -261,10 +261,10 @@ class Roster:
         """Close the streams whose viewers lost a right; the others go on with their viewers as they are now."""
         asked = [(stream.viewer, stream.names) for stream in streams]
         viewers = await self.hub.pool.run(rechecked, asked) if asked else []
-        for stream, viewer in zip(streams, viewers, strict=True):
+        for stream, (before, _), viewer in zip(streams, asked, viewers, strict=True):
             if viewer is None:
                 stream.say_goodbye("revoked")
-            else:
+            elif stream.viewer is before:  # else a quicker look, which began later, knows better
                 stream.viewer = viewer
 
     def revoke(self, revocations: Sequence[Revocation]) -> None:

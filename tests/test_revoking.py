@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from django.db.models.signals import post_save
 from django.test import Client
 
 from livefeed import LiveFeed, adisconnect, apublish, arecheck, broker, disconnect, recheck
+from livefeed.access import rechecked
 from livefeed.exceptions import InvalidTopic, WrongContext
 from livefeed.models import Lease
 from livefeed.revocations import EVERYBODY, Revocation, pack, unpack
@@ -488,6 +490,33 @@ async def test_viewers_are_known_as_they_are_now_after_a_look(roster: Roster) ->
         await ann.asave()
         await eventually(lambda: opened.viewer.user.is_staff, "the user is known as they are now")
         assert before.is_staff is False
+
+
+async def test_a_look_that_took_longer_than_a_later_one_does_not_bring_back_what_was(
+    roster: Roster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = await User.objects.acreate_user("ann")
+    async with open_stream("plain", user=ann) as stream:
+        await stream.next()
+        (opened,) = roster._streams
+        go, asked = threading.Event(), threading.Event()
+
+        def hold(streams: Any) -> Any:
+            found = rechecked(streams)
+            asked.set()
+            assert go.wait(5)
+            return found
+
+        with monkeypatch.context() as patch:
+            patch.setattr("livefeed.roster.rechecked", hold)
+            looking = asyncio.ensure_future(roster._look_again_at([opened]))
+            await eventually(asked.is_set, "the slow look has read")
+        ann.is_staff = True
+        await ann.asave()
+        await eventually(lambda: opened.viewer.user.is_staff, "a later look was quicker")
+        go.set()
+        await looking
+        assert opened.viewer.user.is_staff
 
 
 # -- on the wire between processes ------------------------------------------------------------------------------------
