@@ -166,8 +166,8 @@ class Scenario:
         """
         numbered = {n for _, _, n in self.store.numbers}
         for writer in self.writers:
-            for topic, order in self.store.order.items():
-                own = list(dict.fromkeys(n for n in reversed(order) if n in writer.topic_of))  # after a flush, again
+            for (topic, _), order in self.store.order.items():
+                own = list(dict.fromkeys(n for n in reversed(order) if n in writer.topic_of))
                 if own != sorted(own, reverse=True):
                     self.world.breaks(f"{writer.process.name} published on {topic} in another order than {own}")
             for n, (topic, moment) in writer.kept.items():

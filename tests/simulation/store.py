@@ -58,8 +58,9 @@ class Store:
         self.committed: dict[int, str] = {}
         #: Every number that was ever given: topic, number, "n" of the event.
         self.numbers: set[tuple[str, int, int]] = set()
-        #: "n" of every event in the order of numbering, by topic.
-        self.order: dict[str, list[int]] = defaultdict(list)
+        #: "n" of every event in the order of numbering, by topic and by how often everything was lost before.
+        self.order: dict[tuple[str, int], list[int]] = defaultdict(list)
+        self.flushes = 0
         #: "n" of what was published in transactions and savepoints that were rolled back.
         self.doomed: set[int] = set()
         #: Every epoch that a topic ever left.
@@ -139,7 +140,7 @@ class Store:
         for seq, row in enumerate(rows, first):
             row.event, row.numbered_at = replace(row.event, seq=seq), self.world.now
             self.numbers.add((name, seq, row.event.data["n"]))
-            self.order[name].append(row.event.data["n"])
+            self.order[name, self.flushes].append(row.event.data["n"])
             self.unnumbered[name].remove(row)
         topic.rows += rows
         topic.moved_at = moved_at
@@ -194,6 +195,7 @@ class Store:
         for name in self.topics:
             self._leave(name)
         self.topics = {}
+        self.flushes += 1
         self.world.tell("the history is flushed")
 
     def backup(self) -> object:
