@@ -28,8 +28,9 @@ DEMO_STAMP := $(VENV)/.livefeed-$(subst $(empty) $(empty),-,$(EXTRAS))$(if $(DAT
 UNIT := --ignore tests/e2e --ignore tests/backends/test_servers.py --ignore tests/test_simulation.py
 UNIT += --ignore tests/test_redis_history.py --ignore tests/test_redis_leases.py --ignore tests/test_fuzzer.py
 DEV_STAMP := $(VENV)/.livefeed-dev
+NPM_STAMP := node_modules/.livefeed
 
-.PHONY: help demo dev test test-js test-postgres test-mariadb simulation fuzz faults lint format clean
+.PHONY: help demo dev js js-check test test-js test-postgres test-mariadb simulation fuzz faults lint format clean
 
 help:
 	@echo "make demo           run the demo site (PORT=8000; DATABASE_URL and REDIS_URL if you have them)"
@@ -39,6 +40,8 @@ help:
 	@echo "make faults         let servers, writers, Redis and the network fail for a while, and count (ARGS=--help)"
 	@echo "make simulation     run the path of events through SEEDS=2000 simulated runs full of faults"
 	@echo "make fuzz           let CASES=200000 hostile requests, events, cursors, names and tokens look for a hole"
+	@echo "make js             build livefeed/static/livefeed/livefeed.js from livefeed/browser/ (needs npm)"
+	@echo "make js-check       fail where that file is not what its sources give"
 	@echo "make lint           ruff and mypy"
 	@echo "make format         let ruff put the code in order"
 	@echo "make clean          remove what the other targets have made"
@@ -55,6 +58,18 @@ test: $(DEV_STAMP) test-js
 
 test-js:
 	$(if $(and $(NODE),$(JS_TESTS)),$(NODE) --test $(JS_TESTS),@:)
+
+# The one file that is shipped is committed, so that nobody but who changes the sources needs npm.
+js: $(NPM_STAMP)
+	npm run --silent build
+
+js-check: $(NPM_STAMP)
+	@mkdir -p build && OUT=build/livefeed.js npm run --silent build
+	@cmp build/livefeed.js livefeed/static/livefeed/livefeed.js || { echo "Run make js, and commit what it writes."; exit 1; }
+
+$(NPM_STAMP): package.json
+	npm install --silent --no-audit --no-fund --no-package-lock --ignore-scripts
+	@touch $@
 
 test-postgres: export LIVEFEED_TEST_DATABASE = $(or $(LIVEFEED_TEST_POSTGRES),postgres://postgres@127.0.0.1:5432/postgres)
 test-postgres: $(DEV_STAMP)
@@ -84,7 +99,7 @@ format: $(DEV_STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info db.sqlite3* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) node_modules build dist *.egg-info db.sqlite3* .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { connect } from '../../livefeed/static/livefeed/livefeed.js';
+import { connect } from '../../livefeed/browser/connection.js';
 import { OPEN, block, setUp, settle } from './fakes.js';
 
 const MINUTE = 60_000;

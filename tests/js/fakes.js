@@ -1,6 +1,6 @@
 /** A server, a clock and a listener for the connection, all in the test's hand. */
 
-import { connect } from '../../livefeed/static/livefeed/livefeed.js';
+import { connect } from '../../livefeed/browser/connection.js';
 
 const encoder = new TextEncoder();
 export const settle = () => new Promise((resolve) => setImmediate(resolve));

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { EventStreamParser } from '../../livefeed/static/livefeed/livefeed.js';
+import { EventStreamParser } from '../../livefeed/browser/parser.js';
 
 const encode = (text) => new TextEncoder().encode(text);
 

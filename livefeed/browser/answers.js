@@ -1,0 +1,35 @@
+/** What an answer means for a client that would be live, and when it may come back. */
+
+export const SHORTEST_WAIT = 500;
+export const LONGEST_WAIT = 60_000;
+
+export const isRefused = (state) => state === 'denied' || state === 'failed';
+
+/** What an answer means, or null for a stream to read. `wait` (ms) where the server names it. */
+export function judge({ status, redirected, headers }, now) {
+  const type = (headers.get('content-type') ?? '').split(';')[0].trim().toLowerCase();
+  const reason = `http-${status}`;
+  if (status === 204) return { state: 'closed', reason };
+  if ([401, 403, 404].includes(status)) return { state: 'denied', reason };
+  if ([408, 425, 429].includes(status) || status >= 500) {
+    return { state: status === 429 ? 'limited' : 'reconnecting', reason, wait: retryAfter(headers, now) };
+  }
+  if (status === 200 && type === 'text/event-stream') return null;
+  if (redirected && type === 'text/html') return { state: 'denied', reason: 'login' };
+  return { state: 'failed', reason: status === 200 ? 'type' : reason };
+}
+
+// RFC 9110, 10.2.3: seconds, or a date.
+function retryAfter(headers, now) {
+  const text = headers.get('retry-after')?.trim() ?? '';
+  const wait = /^[0-9]+$/.test(text) ? Number(text) * 1000 : Date.parse(text) - now;
+  return Number.isNaN(wait) ? undefined : wait;
+}
+
+// Doubles from `first`; half of it is chance, so that those who were cut off together don't come back together.
+export function backOff(first, attempt, random) {
+  const full = Math.min(clamp(first, SHORTEST_WAIT, LONGEST_WAIT) * 2 ** attempt, LONGEST_WAIT);
+  return full / 2 + (random() * full) / 2;
+}
+
+export const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
