@@ -57,6 +57,7 @@ def live_feed(request: HttpRequest, topic: str, *, limit: int = 0, insert: str =
         "src": stream_url(),
         "name": sign_topic(topic, viewer.key),
         "cursor": _page_cursor(topic),
+        "viewer": viewer.digest,
         "limit": limit or feed.limit,
         "insert": insert,
         "label": label or _label(feed),
@@ -162,7 +163,7 @@ def signed_url(request: HttpRequest, topics: Sequence[str]) -> str:
             names[topic] = signed_name(request, topic)
         elif may_read(viewer, topic):
             names[topic] = topic
-    query = [*(("topic", name) for name in names.values()), ("since", _page_cursor(*names))]
+    query = [*(("topic", name) for name in names.values()), ("since", _page_cursor(*names)), ("viewer", viewer.digest)]
     return f"{stream_url()}?{urlencode(query)}" if names else ""
 
 

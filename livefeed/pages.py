@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from .cursors import Cursor, Position, entry, join
 from .events import Event
 from .history import EMPTY, PAGE_BYTES, get_history, position_of, unbroken
-from .personal import seen
+from .personal import has_names, seen
 from .resuming import best, missed
 
 #: Events on one page.
@@ -54,7 +54,14 @@ def history_page(topics: Sequence[str], cursor: Cursor | None, user: Any) -> dic
         if (mine := seen(user, event)) is not None:
             events.append(mine.as_json())
     next_cursor = join(entry(topic, position) for topic, position in positions.items())
-    return {"topics": list(topics), "events": events, "cursor": next_cursor, "more": unread, "resets": resets}
+    return {
+        "topics": list(topics),
+        "unnamed": [topic for topic in topics if not has_names(topic)],
+        "events": events,
+        "cursor": next_cursor,
+        "more": unread,
+        "resets": resets,
+    }
 
 
 def _placed(epoch: str, events: Iterable[Event]) -> Iterator[_Placed]:

@@ -45,6 +45,12 @@ def is_personal(topic: str) -> bool:
     return feed is not None and feed.is_personal
 
 
+def has_names(topic: str) -> bool:
+    """Tell whether a topic's events carry their type, as the feed that owns it chooses."""
+    feed = registry.owner(topic)
+    return feed is None or feed.event_names
+
+
 def encode(event: Event) -> bytes | None:
     """Return the frame that is the same for all viewers, or None where each is to be asked for."""
     feed = registry.owner(event.topic)

@@ -82,7 +82,7 @@ class Roster:
             stream: EventStream = make(
                 self.hub,
                 subscription,
-                opening_blocks(subscription, reasons, granted.refused, resumed=resumed),
+                opening_blocks(subscription, reasons, granted.refused, resumed=resumed, viewer=viewer.digest),
                 viewer=viewer,
                 names=granted.names,
                 lease=lease,

@@ -22,7 +22,7 @@ from django.http import StreamingHttpResponse
 
 from . import rates, sse
 from .conf import settings
-from .cursors import Cursor
+from .cursors import Cursor, entry, join
 from .history import Head, position_of
 from .hub import Hub
 from .resuming import GARBAGE, NOWHERE, best, lost, missed, too_far
@@ -224,10 +224,10 @@ def _end_of(tail: Tail) -> Head:
 
 
 def opening_blocks(
-    subscription: Subscription, reasons: dict[int, str], refused: Sequence[str], *, resumed: bool | None
+    subscription: Subscription, reasons: dict[int, str], refused: Sequence[str], *, resumed: bool | None, viewer: str
 ) -> bytes:
-    """Return what a stream begins with: how long to wait before coming back, the cursor, what was granted; then the
-    resets, by the topic's index.
+    """Return what a stream begins with: how long to wait before coming back, the cursor and what lies behind it up to
+    now, what was granted and to whom; then the resets, by the topic's index.
 
     Each block's id says what the client was told up to there, and no more: a connection that is cut between the blocks
     is resumed from the old position, and gets the reset that it missed.
@@ -236,8 +236,10 @@ def opening_blocks(
         "topics": [tail.topic for tail in subscription.tails],
         "refused": list(refused),
         "cursor": subscription.cursor,
+        "head": join(entry(tail.topic, position_of(_end_of(tail))) for tail in subscription.tails),
         "resumed": resumed,
         "keepalive": settings.KEEPALIVE,
+        "viewer": viewer,
     }
     blocks = [sse.retry(random.randint(*RETRY)), own_block("open", data, subscription.cursor)]
     for index, reason in reasons.items():

@@ -47,6 +47,13 @@ class Viewer:
         return viewer_key(self.user, self.session_key)
 
     @property
+    def digest(self) -> str:
+        """Who it is, for the browser: tabs share a connection only under one digest. Each user has one of their own;
+        guests have one together, for a page may be the first to give its guest a session, or be kept in a cache for
+        them all, and what is signed for one session is refused to another here."""
+        return hashed("viewer", viewer_key(self.user, None))
+
+    @property
     def credential(self) -> tuple[Any, ...]:
         """What tells viewers apart when it is looked at again who they are. It holds secrets: never show it."""
         return (self.key, self.session_key, self.by_session, self.scope, self.proof)

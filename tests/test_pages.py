@@ -47,6 +47,10 @@ def test_without_a_cursor_there_is_only_one_to_begin_with(memory: History) -> No
     assert page["cursor"] == cursor("a", "b")
 
 
+def test_it_names_the_topics_whose_events_a_stream_sends_without_their_type(memory: History) -> None:
+    assert history_page(["plain", "a", "testapp.article"], None, None)["unnamed"] == ["plain"]
+
+
 def test_a_page_that_just_fits_is_the_last(memory: History, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "LIMIT", 3)
     since = cursor("a")

@@ -66,7 +66,9 @@ async def test_the_first_block_is_to_the_letter(roster: Roster) -> None:
         rb"event: livefeed-open\n"
         rb'data: \{"topics":\["plain"\],"refused":\["nobody.knows"\],"cursor":"'
         + re.escape(cursor).encode()
-        + rb'","resumed":null,"keepalive":15.0\}\n\n'
+        + rb'","head":"'
+        + re.escape(cursor).encode()
+        + rb'","resumed":null,"keepalive":15.0,"viewer":"[0-9a-f]{32}"\}\n\n'
     )
     match = re.fullmatch(pattern, first)
     assert match, first
@@ -174,8 +176,18 @@ async def test_a_reader_who_comes_back_gets_what_was_missed(roster: Roster, way:
         assert opening.json["resumed"] is True
         assert opening.id == opening.json["cursor"] == cursor
         assert await read_numbers(stream, 2) == [2, 3]
+        assert stream.parser.last_event_id == opening.json["head"]  # caught up
         await write(PLAIN, 4)
         assert await read_numbers(stream, 1) == [4]
+
+
+async def test_the_opening_says_where_each_topic_stands_and_for_whom_it_is(roster: Roster) -> None:
+    await write(PLAIN, 1, 2)
+    ann = await User.objects.acreate_superuser("ann")
+    async with open_stream(PLAIN, ARTICLES, user=ann, query=[("viewer", "anything"), ("since", "garbage!")]) as stream:
+        opening = (await stream.next()).json
+    assert opening["head"] == await acursor(PLAIN, ARTICLES)
+    assert opening["viewer"] == Viewer(ann, None, "").digest
 
 
 async def test_the_header_wins_over_the_query(roster: Roster) -> None:

@@ -210,6 +210,13 @@ def test_a_user_is_one_holder_wherever_they_are() -> None:
     assert Viewer(user, "s1", "a").holder == Viewer(user, "s2", "b").holder == "user:7"
 
 
+def test_a_digest_is_the_same_for_all_of_a_user_and_for_all_guests() -> None:
+    user = User(pk=7)
+    assert Viewer(user, "s1", "a").digest == Viewer(user, None, "b").digest != Viewer(User(pk=8), "s1", "a").digest
+    assert Viewer(AnonymousUser(), "s1", "a").digest == Viewer(AnonymousUser(), None, "b").digest
+    assert Viewer(AnonymousUser(), "s1", "a").digest != Viewer(user, "s1", "a").digest
+
+
 def test_neither_session_nor_address_can_be_read_from_a_lease_or_a_repr() -> None:
     for viewer in (Viewer(AnonymousUser(), "secret-session", "a"), Viewer(User(pk=7), "secret-session", "a")):
         assert "secret-session" not in viewer.holder + repr(viewer) + str(viewer)

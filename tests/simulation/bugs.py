@@ -219,11 +219,11 @@ def reset_is_told_once_and_perhaps_never() -> list[Patch]:
     """The first block of a stream names positions that are good only behind the resets which follow it."""
     blocks = streams.opening_blocks
 
-    def hasty(subscription: Subscription, reasons: dict[int, str], refused: Sequence[str], *, resumed: Any) -> bytes:
+    def hasty(subscription: Subscription, reasons: dict[int, str], refused: Sequence[str], **said: Any) -> bytes:
         for index in reasons:
             found = subscription.tails[index]
             subscription.move(index, position_of(Head(found.epoch, found.head, found.floor)))
-        return blocks(subscription, reasons, refused, resumed=resumed)
+        return blocks(subscription, reasons, refused, **said)
 
     return [(roster, "opening_blocks", hasty)]
 
