@@ -554,6 +554,7 @@ async def test_a_page_without_a_cursor_says_where_the_topics_stand(roster: Roste
     assert response["Cache-Control"] == "private, no-store"
     assert response.json() == {
         "topics": [PLAIN],
+        "unnamed": [PLAIN],
         "refused": [],
         "events": [],
         "cursor": await acursor(PLAIN),
