@@ -1,0 +1,83 @@
+"""Pages of the staged site as text, what watches over them, and how a test waits for them under a strict policy."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+LIMIT = 20.0  # seconds until what must happen has happened
+
+# Runs before the module: notes whatever the policy stops, and every event of the elements.
+WATCH = """
+window.violations = [];
+window.seen = [];
+window.loads = 0;
+document.addEventListener('securitypolicyviolation', (e) => violations.push(`${e.violatedDirective} ${e.blockedURI}`));
+window.addEventListener('pageshow', (e) => { window.loads += 1; window.restored = e.persisted; });
+for (const name of ['state', 'message', 'gap', 'limit'])
+  addEventListener(`livefeed:${name}`, (e) => seen.push({ name, feed: e.target.id, ...e.detail }));
+"""
+
+ITEM = '<li data-key="{key}"><a data-attr-href="url" href="{url}"><span data-field="title">{title}</span></a></li>'
+TEXTS = (
+    'data-text-connecting="Connecting…" data-text-live="Live" data-text-reconnecting="Reconnecting…" '
+    'data-text-stopped="Stopped"'
+)
+
+
+def item(key: object, title: str = "") -> str:
+    return ITEM.format(key=key, url=f"/a/{key}" if key else "", title=html.escape(title))
+
+
+def feed(
+    items: str = "",
+    *,
+    name: str = "feed",
+    topic: str = "news.article",
+    cursor: str = "c0",
+    attributes: str = 'limit="4" insert="prepend"',
+    template: str = "",
+) -> str:
+    return f"""
+      <live-feed id="{name}" src="/livefeed/" topic="{topic}" cursor="{cursor}" {attributes} {TEXTS}>
+        <p data-live-status hidden></p>
+        <ol data-live-list role="feed" aria-label="News">{items}</ol>
+        <template>{template or item("")}</template>
+      </live-feed>"""
+
+
+def document(body: str, *, lang: str = "en", head: str = "") -> str:
+    return f"""<!doctype html><html lang="{lang}"><head><meta charset="utf-8"><title>Test</title>
+      <link rel="stylesheet" href="/static/livefeed.css">
+      <script src="/static/watch.js"></script>{head}<script type="module" src="/static/livefeed.js"></script>
+      </head><body>{body}</body></html>"""
+
+
+# Playwright's own `wait_for_function` needs eval(), which the policies here forbid.
+UNTIL = """async ([limit, argument]) => {
+  const end = performance.now() + limit;
+  while (!(CONDITION)) {
+    if (performance.now() > end) throw new Error('in vain: ' + document.body.innerHTML + JSON.stringify(window.seen));
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}"""
+
+
+def until(page: Page, condition: str, argument: object = None) -> None:
+    """Wait until the JavaScript expression holds; it may use `argument`."""
+    page.evaluate(UNTIL.replace("CONDITION", condition), [LIMIT * 1000, argument])
+
+
+KEYS = "[...document.querySelectorAll(`#${argument[0]} [data-live-list] > *`)].map(e => e.dataset.key)"
+
+
+def keys(page: Page, name: str = "feed") -> list[str]:
+    found: list[str] = page.evaluate(f"argument => {KEYS}", [name])
+    return found
+
+
+def wait_for_keys(page: Page, wanted: list[int], name: str = "feed") -> None:
+    until(page, f"{KEYS}.join() === argument[1]", [name, ",".join(map(str, wanted))])
