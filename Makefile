@@ -68,7 +68,7 @@ js-check: $(NPM_STAMP)
 	@cmp build/livefeed.js livefeed/static/livefeed/livefeed.js || { echo "Run make js, and commit what it writes."; exit 1; }
 
 $(NPM_STAMP): package.json
-	npm install --silent --no-audit --no-fund --no-package-lock --ignore-scripts
+	npm install --loglevel=error --no-audit --no-fund --no-package-lock --ignore-scripts
 	@touch $@
 
 test-postgres: export LIVEFEED_TEST_DATABASE = $(or $(LIVEFEED_TEST_POSTGRES),postgres://postgres@127.0.0.1:5432/postgres)

@@ -16,6 +16,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.npm import install
 from tests.services import NEEDS, RedisServer, fresh_mariadb, fresh_postgres
 
 LEFT_OUT = "left out for want of"
@@ -129,3 +130,9 @@ def private_redis(tmp_path: Path) -> Iterator[RedisServer]:
     """A Redis server of this test's own, to stop, kill and start again."""
     with RedisServer(tmp_path) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def npm() -> Path:
+    """The directory of the npm packages of package.json, as in `npm / "axe-core" / "axe.min.js"`."""
+    return install()

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from tests import npm
 from tests.processes import Process, accepts, free_port
 
 POSTGRES = os.environ.get("LIVEFEED_TEST_POSTGRES", "postgres://postgres@127.0.0.1:5432/postgres")
@@ -94,6 +95,8 @@ def _lacks_registry() -> str:
 
 
 def _lacks_npm() -> str:
+    if npm.is_installed():
+        return ""
     if lack := _lacks_program("npm"):
         return lack
     ask = ["view", "htmx.org", "version", "--fetch-retries=0", "--fetch-timeout=5000"]

@@ -28,7 +28,6 @@ import pytest
 from tests.e2e.servers import Server, manage, site_env
 from tests.e2e.wire import Wire
 from tests.processes import ROOT, environment, poll, run
-from tests.services import find
 from tests.test_docs import blocks
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 DOCS = ROOT / "docs" / "clients.md"
 EVENTSOURCE, CONNECT, HTMX_2, HTMX_4 = (text for _, text in blocks(DOCS, "html"))
 (CURL,) = (text for _, text in blocks(DOCS, "sh"))
-PACKAGES = ["htmx2@npm:htmx.org@2", "htmx-ext-sse@2", "htmx4@npm:htmx.org@4"]
 SCRIPTS = {
     "htmx2": {"htmx.js": "htmx2/dist/htmx.js", "sse.js": "htmx-ext-sse/dist/sse.js"},
     "htmx4": {"htmx.js": "htmx4/dist/htmx.js", "hx-sse.js": "htmx4/dist/ext/hx-sse.js"},
@@ -171,15 +169,6 @@ def programs_site(database_url: str, tmp_path_factory: pytest.TempPathFactory) -
         yield site
 
 
-@pytest.fixture(scope="session")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory with the browser's packages; they are fetched here, and never part of the repository."""
-    directory = tmp_path_factory.mktemp("packages")
-    install = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(directory)]
-    run([find("npm") or "npm", *install, *PACKAGES], cwd=directory)
-    return directory / "node_modules"
-
-
 def visit(window: Window, site: Site, person: Person, body: str, scripts: Mapping[str, Path] | None = None) -> Page:
     """Open a page of the site with this body; `scripts` are to be found under /static/."""
     page = window("about:blank")
@@ -253,8 +242,8 @@ def test_a_page_that_is_one_too_many_waits_as_told_and_comes_in(
 ) -> None:
     client, scripts = CLIENTS[kind], {}
     if kind in SCRIPTS:
-        packages = request.getfixturevalue("packages")
-        scripts = {name: packages / path for name, path in SCRIPTS[kind].items()}
+        npm = request.getfixturevalue("npm")
+        scripts = {name: npm / path for name, path in SCRIPTS[kind].items()}
     with ExitStack() as held:
         held.enter_context(site.held_place(person))
         page = visit(window, site, person, client.body, scripts)
