@@ -12,7 +12,7 @@ export function judge({ status, redirected, headers }, now) {
   if (status === 204) return { state: 'closed', reason };
   if ([401, 403, 404].includes(status)) return { state: 'denied', reason };
   if ([408, 425, 429].includes(status) || status >= 500) {
-    return { state: status === 429 ? 'limited' : 'reconnecting', reason, wait: retryAfter(headers, now) };
+    return { state: status === 429 ? 'limited' : 'waiting', reason, wait: retryAfter(headers, now) };
   }
   if (status === 200 && type === 'text/event-stream') return null;
   if (redirected && type === 'text/html') return { state: 'denied', reason: 'login' };

@@ -131,9 +131,9 @@ class Connection {
   }
 
   #become(state, details) {
-    if (state === 'live' && this.#state === 'live') return;
+    if (state === 'open' && this.#state === 'open') return;
     this.#state = state;
-    if (state === 'live') this.#openedAt = this.#clock.now();
+    if (state === 'open') this.#openedAt = this.#clock.now();
     this.#tell('onstate', { state, attempt: this.#attempt, ...details });
   }
 
@@ -192,7 +192,7 @@ class Connection {
     const parser = new EventStreamParser({
       lastEventId: this.#cursor,
       onRetry: (milliseconds) => (this.#retry = milliseconds),
-      onComment: () => this.#become('live', { reason: 'open' }),
+      onComment: () => this.#become('open', { reason: 'open' }),
       onEvent: (event) => {
         this.#take(event, signal);
         if (this.#farewell) parser.end();
@@ -211,7 +211,7 @@ class Connection {
     if (this.#farewell) return;
     if (type === 'livefeed-open') this.#welcome(detail);
     if (!own) this.#attempt = 0;
-    if (!signal.aborted) this.#become('live', { reason: 'open' });
+    if (!signal.aborted) this.#become('open', { reason: 'open' });
     const silent = own && type !== 'livefeed-reset';
     if (!silent && !signal.aborted) this.#tell('onevent', { type, data, id: lastEventId, topic });
   }
@@ -226,7 +226,7 @@ class Connection {
     if (this.#keepalive > 0) this.#watchdog = this.#clock.setTimeout(() => run.abort(), this.#keepalive * SILENCE);
   }
 
-  #finish({ state = 'reconnecting', reason, wait, limit }) {
+  #finish({ state = 'waiting', reason, wait, limit }) {
     this.#stop();
     if (['closed', 'denied', 'failed'].includes(state)) return this.#become(state, { reason });
     if (this.#clock.now() - this.#openedAt >= STEADY) this.#attempt = 0;
@@ -254,7 +254,7 @@ class Connection {
   }
 
   #hurry() {
-    if (!this.#mayHurry || this.#state !== 'reconnecting' || this.#run) return;
+    if (!this.#mayHurry || this.#state !== 'waiting' || this.#run) return;
     this.#clock.clearTimeout(this.#timer);
     this.#timer = this.#clock.setTimeout(() => this.#open(), this.#random() * 1000);
   }

@@ -3,9 +3,9 @@ import { plainName } from './endpoint.js';
 import { parseJSON } from './json.js';
 import { LiveList } from './list.js';
 import { warn } from './reporting.js';
+import { follow } from './sharing.js';
 import { fetchSnapshot } from './snapshot.js';
 import { StatusLine } from './status.js';
-import { SharedStream } from './union.js';
 import { sleep, within } from './waiting.js';
 
 const RESET_PAUSE = 2000; // ms at most: a reset reaches everyone at once, the reloads should not
@@ -18,8 +18,7 @@ export class LiveFeedElement extends (globalThis.HTMLElement ?? class {}) {
 
   #list = new LiveList(this);
   #status = new StatusLine(this);
-  #stream = null;
-  #member = null; // while subscribed
+  #membership = null; // while subscribed
   #state = '';
   #halted = ''; // 'paused' or 'closed' by the page
   #source; // what the items are of
@@ -36,7 +35,7 @@ export class LiveFeedElement extends (globalThis.HTMLElement ?? class {}) {
   }
 
   get cursor() {
-    return this.#member ? this.#stream.cursorOf(this.#member) : this.#given;
+    return this.#membership?.cursor ?? this.#given;
   }
 
   pause() {
@@ -54,7 +53,7 @@ export class LiveFeedElement extends (globalThis.HTMLElement ?? class {}) {
   }
 
   reconnect() {
-    this.#stream?.reconnect();
+    this.#membership?.reconnect();
   }
 
   connectedCallback() {
@@ -89,33 +88,31 @@ export class LiveFeedElement extends (globalThis.HTMLElement ?? class {}) {
 
   async #enter() {
     const { src, topic, credentials } = this.#address();
-    if (this.#member || this.#halted || !this.isConnected || !src || !topic) return;
+    if (this.#membership || this.#halted || !this.isConnected || !src || !topic) return;
     const moved = this.#source !== undefined && this.#source !== `${src} ${topic}`;
     this.#stale ||= moved && this.#given === this.#cursor;
     this.#source = `${src} ${topic}`;
     if (this.#stale && this.#list.node && !(await this.#reload(0))) return;
     this.#become({ state: 'connecting', reason: 'start', attempt: 0 });
-    this.#join(SharedStream.at(src, credentials), topic);
+    this.#join({ src, credentials }, topic);
   }
 
-  #join(stream, topic) {
+  #join(address, topic) {
     this.#cursor = this.#given;
-    this.#stream = stream;
-    this.#member = {
+    this.#membership = follow(address, {
       topic,
       cursor: this.#cursor,
       onevent: (event) => this.#receive(event),
       onreset: (reset) => this.#reset(reset),
       onstate: (change) => this.#become(change),
-    };
-    stream.add(this.#member);
+    });
   }
 
   #leave() {
     this.#reloading?.abort();
-    if (!this.#member) return;
-    const cursor = this.#stream.remove(this.#member);
-    this.#member = null;
+    if (!this.#membership) return;
+    const cursor = this.#membership.leave();
+    this.#membership = null;
     if (this.#given === this.#cursor) this.#remember(cursor);
   }
 

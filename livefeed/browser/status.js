@@ -1,7 +1,7 @@
 import { write } from './rendering.js';
 
-const PATIENCE = 1000; // ms a state other than live must last before it is written: blips are nobody's business
-const TEXTS = { limited: 'reconnecting', denied: 'stopped', failed: 'stopped', paused: 'stopped', closed: 'stopped' };
+const PATIENCE = 1000; // ms a state other than open must last before it is written: blips are nobody's business
+const TEXTS = { open: 'live', waiting: 'reconnecting', limited: 'reconnecting', denied: 'stopped', failed: 'stopped', paused: 'stopped', closed: 'stopped' };
 
 export class StatusLine {
   #feed;
@@ -15,7 +15,7 @@ export class StatusLine {
 
   show(state) {
     this.#state = state;
-    if (state === 'live') {
+    if (state === 'open') {
       clearTimeout(this.#timer);
       this.#timer = null;
       this.#lasting = false;

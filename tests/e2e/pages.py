@@ -39,7 +39,7 @@ class Reader:
 
     def ready(self) -> Reader:
         """Wait until the page is live, and note from now on when each entry appears."""
-        expect(self.page.locator("live-feed").first).to_have_attribute("state", "live", timeout=LIMIT)
+        expect(self.page.locator("live-feed").first).to_have_attribute("state", "open", timeout=LIMIT)
         self.page.evaluate(WATCH)
         return self
 

@@ -35,7 +35,7 @@ def live(site: Site, window: Window) -> Iterator[Callable[..., Page]]:
         page = window(site.url)
         pages.append(page)
         site.stream().open()
-        until(page, "document.querySelector('live-feed').state === 'live'")
+        until(page, "document.querySelector('live-feed').state === 'open'")
         return page
 
     yield open_page

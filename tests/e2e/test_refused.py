@@ -209,7 +209,7 @@ class Client:
 
 
 NATIVE = Client(EVENTSOURCE, f"{STATUS}.startsWith('Not live (limit)')", f"{STATUS} === 'Live'")
-OURS = Client(CONNECT, f"{STATUS} === 'limited'", f"{STATUS} === 'live'")
+OURS = Client(CONNECT, f"{STATUS} === 'limited'", f"{STATUS} === 'open'")
 WAITING, LIVE = f"{LIST}.matches('.waiting')", f"!{LIST}.matches('.waiting')"
 HEADLINE: Any = {"topic": "headline", "type": "message", "data": "<li>Come in</li>"}
 CLIENTS = {
@@ -263,7 +263,7 @@ def test_the_widget_says_that_it_is_limited_and_comes_in(site: Site, person: Per
         expect(feed).to_have_attribute("state", "limited", timeout=LIMIT * 1000)
         page.evaluate("window.opened = 'once'")
         site.has_asked(person, 2)
-    expect(feed).to_have_attribute("state", "live", timeout=LIMIT * 1000)
+    expect(feed).to_have_attribute("state", "open", timeout=LIMIT * 1000)
     site.publish("blog.entry", {"pk": 4711, "title": "Come in"}, "created")
     expect(feed.get_by_text("Come in", exact=True)).to_have_count(1, timeout=LIMIT * 1000)
     assert page.evaluate("window.opened") == "once"

@@ -128,16 +128,16 @@ def test_a_page_in_the_back_forward_cache_holds_no_stream(site: Site, window: Wi
     page = window(f"{site.url}/0")
     for number in range(1, 9):
         page.goto(f"{site.url}/{number}", timeout=LIMIT * 1000)
-        until(page, "document.querySelector('live-feed').state === 'live'")
+        until(page, "document.querySelector('live-feed').state === 'open'")
     assert site.most_open == 1
 
     client = site.streams[-1].client
     site.streams[-1].send(created(10, "ten", "c100"))
     wait_for_keys(page, [10, 8])
     page.go_back(wait_until="commit")
-    until(page, "location.pathname === '/7' && window.restored && document.querySelector('live-feed').state === 'live'")
+    until(page, "location.pathname === '/7' && window.restored && document.querySelector('live-feed').state === 'open'")
     page.go_forward(wait_until="commit")
-    until(page, "location.pathname === '/8' && window.restored && document.querySelector('live-feed').state === 'live'")
+    until(page, "location.pathname === '/8' && window.restored && document.querySelector('live-feed').state === 'open'")
     assert page.evaluate("loads") == 2
     assert site.streams[-1].cursor == "c100"
     assert site.streams[-1].client == client
@@ -154,7 +154,7 @@ def test_moving_the_element_keeps_the_stream(site: Site, live: Window, move: str
     site.stream().send(created(2, "two", "c1"))
     wait_for_keys(page, [2, 1])
     assert len(site.streams) == 1
-    assert page.evaluate("seen.filter(e => e.name === 'state').map(e => e.state)") == ["connecting", "live"]
+    assert page.evaluate("seen.filter(e => e.name === 'state').map(e => e.state)") == ["connecting", "open"]
 
 
 def test_an_element_that_left_closes_and_comes_back_from_where_it_was(site: Site, live: Window) -> None:
@@ -205,7 +205,7 @@ def test_a_refused_topic_is_denied_and_the_others_live(site: Site, window: Windo
     site.pages["/"] = document(feed(name="a", topic="open") + feed(name="b", topic="secret~1~old"))
     page = window(site.url)
     site.stream().open(topics=["open"], refused=["secret~1~old"])
-    until(page, "a.state === 'live' && b.state === 'denied'")
+    until(page, "a.state === 'open' && b.state === 'denied'")
     site.stream().send(created(1, "one granted topic, so none is said", "c1"))
     wait_for_keys(page, [1], "a")
     assert keys(page, "b") == []
@@ -319,12 +319,12 @@ def test_the_state_is_shown_when_it_lasts(site: Site, live: Window) -> None:
     }""")
     site.stream().end()  # a blip: retry is half a second
     site.stream(2).open()
-    until(page, "document.querySelector('live-feed').state === 'live'")
+    until(page, "document.querySelector('live-feed').state === 'open'")
     assert page.evaluate("texts") == []
 
     site.answers = [503] * 3
     site.streams[-1].end()
-    until(page, "document.querySelector('live-feed[state=reconnecting]')")
+    until(page, "document.querySelector('live-feed[state=waiting]')")
     until(page, "texts.includes('Reconnecting…')")
     site.stream(3).open()
     until(page, "texts.includes('Live')")
@@ -345,7 +345,7 @@ def test_being_refused_is_told_with_the_limit(site: Site, window: Window) -> Non
     (told,) = page.evaluate("seen.filter(e => e.name === 'limit')")
     assert told["limit"] == 3
     assert 20_000 <= told["retryIn"] <= 21_000
-    assert "live" not in page.evaluate("seen.map(e => e.state)")
+    assert "open" not in page.evaluate("seen.map(e => e.state)")
 
 
 def test_another_topic_is_loaded_and_followed(site: Site, live: Window) -> None:

@@ -28,7 +28,7 @@ test('events, the opening and the cursor arrive; what is only ours does not', as
   await settle();
   assert.equal(it.connection.state, 'connecting');
   await it.stream.send(`retry: 2500\n${OPEN}`);
-  assert.equal(it.connection.state, 'live');
+  assert.equal(it.connection.state, 'open');
   await it.stream.send(block('created', { pk: 1 }, 'c1') + block('livefeed-sync', { cursor: 'c5' }, 'c5'));
   await it.stream.send('event: typing\ntopic: t\ndata: x\n\n');
   assert.deepEqual(it.opens.map(({ topics }) => topics), [['t']]);
@@ -45,7 +45,7 @@ test('a reset is an event, and its cursor counts', async () => {
   await it.stream.send(OPEN + block('livefeed-reset', { topic: 't', reason: 'trimmed', cursor: 'c9' }, 'c9'));
   assert.deepEqual(it.events.map(({ type }) => type), ['livefeed-reset']);
   assert.equal(it.connection.cursor, 'c9');
-  assert.equal(it.connection.state, 'live');
+  assert.equal(it.connection.state, 'open');
 });
 
 test('a stream that ends is resumed from its cursor, by the same client', async () => {
@@ -53,7 +53,7 @@ test('a stream that ends is resumed from its cursor, by the same client', async 
   await settle();
   await it.stream.send(OPEN + block('created', { pk: 1 }, 'c1') + 'id: c2\ndata: unfinished\n');
   await it.stream.end();
-  assert.equal(it.state.state, 'reconnecting');
+  assert.equal(it.state.state, 'waiting');
   assert.equal(it.state.reason, 'end');
   await it.clock.advance(MINUTE);
   assert.equal(it.requests[1].headers['Last-Event-ID'], 'c1');
@@ -65,7 +65,7 @@ for (const status of [408, 425, 500, 501, 502, 503, 504]) {
     const it = setUp({ answers: [{ status, type: 'text/html' }] });
     await it.clock.advance(60 * MINUTE);
     assert.ok(it.requests.length > 60, `${it.requests.length} requests`);
-    assert.deepEqual([it.state.state, it.state.reason], ['reconnecting', `http-${status}`]);
+    assert.deepEqual([it.state.state, it.state.reason], ['waiting', `http-${status}`]);
   });
 }
 
@@ -94,7 +94,7 @@ test('the content type may carry parameters and capitals', async () => {
   const it = setUp({ answers: [{ type: 'Text/Event-Stream; charset=UTF8' }] });
   await settle();
   await it.stream.send(OPEN);
-  assert.equal(it.connection.state, 'live');
+  assert.equal(it.connection.state, 'open');
 });
 
 for (const [name, answer] of [['a refused connection', 'refused'], ['a request that hangs', 'hangs']]) {
@@ -102,7 +102,7 @@ for (const [name, answer] of [['a refused connection', 'refused'], ['a request t
     const it = setUp({ answers: [answer] });
     await it.clock.advance(120 * MINUTE);
     assert.ok(it.requests.length > 60);
-    assert.equal(it.state.state, 'reconnecting');
+    assert.equal(it.state.state, 'waiting');
   });
 }
 
@@ -167,7 +167,7 @@ test('429 is limited, and comes back', async () => {
   assert.deepEqual([it.state.state, it.state.retryIn], ['limited', 9000]);
   await it.clock.advance(9000);
   await it.stream.send(OPEN);
-  assert.equal(it.connection.state, 'live');
+  assert.equal(it.connection.state, 'open');
 });
 
 test('livefeed-refused is limited without having been live, keeps the cursor, and waits as told', async () => {
@@ -176,7 +176,7 @@ test('livefeed-refused is limited without having been live, keeps the cursor, an
   await it.stream.send(`retry: 20000\n${block('livefeed-refused', { reason: 'limit', limit: 10, retry: 20000 })}`);
   const { state, reason, limit, retryIn } = it.state;
   assert.deepEqual([state, reason, limit, retryIn], ['limited', 'limit', 10, 20_000]);
-  assert.equal(it.states.some((change) => change.state === 'live'), false);
+  assert.equal(it.states.some((change) => change.state === 'open'), false);
   assert.equal(it.requests[0].signal.aborted, true);
   await it.clock.advance(20_000);
   assert.equal(it.requests[1].headers['Last-Event-ID'], 'c3');
@@ -187,7 +187,7 @@ test('livefeed-closing ends the stream at once, and the client comes back after 
   await settle();
   await it.stream.send(OPEN + block('created', { pk: 1 }, 'c1'));
   await it.stream.send(`retry: 4000\n${block('livefeed-closing', { reason: 'shutdown' }, 'c1')}data: too late\n\n`);
-  assert.deepEqual([it.state.state, it.state.reason, it.state.retryIn], ['reconnecting', 'shutdown', 4000]);
+  assert.deepEqual([it.state.state, it.state.reason, it.state.retryIn], ['waiting', 'shutdown', 4000]);
   assert.equal(it.requests[0].signal.aborted, true);
   assert.equal(it.events.length, 1);
 });
@@ -199,9 +199,9 @@ test('silence of two and a half keep-alives is the end of a connection', async (
   await it.clock.advance(9999);
   await it.stream.send(': keep-alive\n\n');
   await it.clock.advance(9999);
-  assert.equal(it.connection.state, 'live');
+  assert.equal(it.connection.state, 'open');
   await it.clock.advance(1);
-  assert.deepEqual([it.state.state, it.state.reason], ['reconnecting', 'timeout']);
+  assert.deepEqual([it.state.state, it.state.reason], ['waiting', 'timeout']);
   assert.equal(it.requests[0].signal.aborted, true);
   await it.clock.advance(3000);
   assert.equal(it.requests[1].headers['Last-Event-ID'], 'c0');
@@ -212,7 +212,7 @@ test('a server without keep-alives is not watched', async () => {
   await settle();
   await it.stream.send(block('livefeed-open', { topics: ['t'], keepalive: 0 }, 'c0'));
   await it.clock.advance(600 * MINUTE);
-  assert.equal(it.connection.state, 'live');
+  assert.equal(it.connection.state, 'open');
 });
 
 test('headers() is asked before each connect', async () => {
@@ -232,7 +232,7 @@ for (const status of [401, 403]) {
     await settle();
     await it.stream.send(OPEN);
     assert.deepEqual(asked, [null, status]);
-    assert.equal(it.connection.state, 'live');
+    assert.equal(it.connection.state, 'open');
     assert.equal(it.requests[1].headers.Authorization, 'Bearer 2');
   });
 
@@ -296,7 +296,7 @@ for (const [verb, state] of [['close', 'closed'], ['pause', 'paused']]) {
 
 test('close inside onopen or onstate: no event follows', async () => {
   for (const listener of ['onopen', 'onstate']) {
-    const it = setUp({ [listener]: (detail) => (detail.topics || detail.state === 'live') && it.connection.close() });
+    const it = setUp({ [listener]: (detail) => (detail.topics || detail.state === 'open') && it.connection.close() });
     await settle();
     await it.stream.send(OPEN + block('created', { pk: 1 }, 'c1'));
     assert.deepEqual(it.events, []);
@@ -314,7 +314,7 @@ test('close is for good, and told once', async () => {
   it.connection.resume();
   await it.clock.advance(MINUTE);
   assert.equal(it.requests.length, 1);
-  assert.deepEqual(it.states.map(({ state }) => state), ['connecting', 'reconnecting', 'closed']);
+  assert.deepEqual(it.states.map(({ state }) => state), ['connecting', 'waiting', 'closed']);
 });
 
 test('a signal closes, also one that was aborted before', async () => {
@@ -365,7 +365,7 @@ test("a listener's error is reported, and the stream goes on", async (t) => {
   await it.stream.send(OPEN + block('a', 1, 'c1') + block('a', 2, 'c2'));
   assert.equal(calls, 2);
   assert.equal(errors.mock.callCount(), 2);
-  assert.equal(it.connection.state, 'live');
+  assert.equal(it.connection.state, 'open');
 });
 
 test('an address that is none is refused at once', () => {

@@ -1,0 +1,42 @@
+import { SharedStream } from './union.js';
+
+/**
+ * Who reads events and how it is told of them. Every event reaches a member once, in order, from its cursor on.
+ * @typedef {object} Member
+ * @property {string} topic  signed or plain, as the page has it
+ * @property {string} cursor  where to begin; '' is now
+ * @property {string[]} [types]  the types of events that are wanted: only transport "native" asks for them
+ * @property {(event: {type: string, data: string, id: string, topic: string}) => void} onevent  `data` is text still,
+ *   `topic` the plain name, `id` the cursor behind the event
+ * @property {(reset: {topic: string, reason: string, cursor?: string}) => void} onreset  what was missed can't be
+ *   replayed: read the state anew. The stream goes on from behind the gap meanwhile
+ * @property {(change: {state: string, reason: string, attempt: number, retryIn?: number, at?: number, limit?: number})
+ *   => void} onstate  at once with the present state where there is one, then with each change; `retryIn` in ms, `at`
+ *   the time (Date.now()) of the next try
+ */
+
+/**
+ * Makes a member part of the one connection that all with the same address share: over the page, and between tabs where
+ * `viewer` says for whom the page was rendered.
+ * @param {object} address
+ * @param {string} address.src
+ * @param {RequestCredentials} [address.credentials]
+ * @param {string} [address.viewer]
+ * @param {string} [address.share]  "none": a connection of this page's own
+ * @param {string} [address.transport]  "native": the browser's EventSource
+ * @param {string} [address.worker]  the URL of the shared worker's script, where static files are of another origin
+ * @param {Member} member
+ * @returns {{leave: () => string, reconnect: () => void, readonly cursor: string}}  `leave()` ends it, and returns the
+ *   cursor to come back with
+ */
+export function follow({ src, credentials = 'same-origin' }, member) {
+  const stream = SharedStream.at(src, credentials);
+  stream.add(member);
+  return {
+    leave: () => stream.remove(member),
+    reconnect: () => stream.reconnect(),
+    get cursor() {
+      return stream.cursorOf(member);
+    },
+  };
+}
