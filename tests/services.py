@@ -42,6 +42,16 @@ def chromium() -> str | None:
     return os.environ.get("LIVEFEED_TEST_CHROMIUM") or find("chromium", "chromium-browser", "google-chrome")
 
 
+def firefox() -> str | None:
+    """Return the path of Firefox (or of the program that LIVEFEED_TEST_FIREFOX names)."""
+    return os.environ.get("LIVEFEED_TEST_FIREFOX") or find("firefox-esr", "firefox")
+
+
+def mini_browser() -> str | None:
+    """Return the path of the small browser that comes with WebKitGTK, in a directory that depends on the machine."""
+    return next(map(str, Path("/usr/lib").glob("*/webkit2gtk-4.*/MiniBrowser")), None)
+
+
 def _lacks_package(*names: str) -> str:
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     return f"the Python package {missing[0]} is not installed" if missing else ""
@@ -83,6 +93,14 @@ def _lacks_chromium() -> str:
     return _lacks_package("playwright") or ("" if chromium() else "Chromium is not installed")
 
 
+def _lacks_firefox() -> str:
+    return _lacks_package("websockets") or ("" if firefox() else "Firefox is not installed")
+
+
+def _lacks_webkit() -> str:
+    return _lacks_program("WebKitWebDriver") or _lacks_program("Xvfb") or ("" if mini_browser() else "no MiniBrowser")
+
+
 def _lacks_time() -> str:
     wanted = {"all", "time"} & set(os.environ.get("LIVEFEED_REQUIRE", "").split(","))
     return "" if wanted or os.environ.get("LIVEFEED_SLOW") else "they take a minute each"
@@ -118,6 +136,8 @@ NEEDS = {
     "redis": Need(cache(_lacks_redis), "install redis-server (it need not run; the tests start their own)"),
     "redis-server": Need(cache(_lacks_redis), "install redis-server (it need not run; the tests start their own)"),
     "chromium": Need(cache(_lacks_chromium), "install chromium, or set LIVEFEED_TEST_CHROMIUM to its path"),
+    "firefox": Need(cache(_lacks_firefox), "install firefox-esr, or set LIVEFEED_TEST_FIREFOX to its path"),
+    "webkit": Need(cache(_lacks_webkit), "install webkit2gtk-driver and xvfb (Debian's names)"),
     "nginx": Need(cache(lambda: _lacks_program("nginx")), "install nginx (it need not run)"),
     "node": Need(cache(lambda: _lacks_program("node")), "install nodejs"),
     "atheris": Need(

@@ -6,7 +6,7 @@ import html
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from tests.e2e.engines import Tab
 
 LIMIT = 20.0  # seconds until what must happen has happened
 
@@ -38,11 +38,14 @@ def feed(
     name: str = "feed",
     topic: str = "news.article",
     cursor: str = "c0",
+    src: str = "/livefeed/",
+    viewer: str = "",
     attributes: str = 'limit="4" insert="prepend"',
     template: str = "",
 ) -> str:
+    viewer = viewer and f'viewer="{viewer}"'
     return f"""
-      <live-feed id="{name}" src="/livefeed/" topic="{topic}" cursor="{cursor}" {attributes} {TEXTS}>
+      <live-feed id="{name}" src="{src}" topic="{topic}" cursor="{cursor}" {viewer} {attributes} {TEXTS}>
         <p data-live-status hidden></p>
         <ol data-live-list role="feed" aria-label="News">{items}</ol>
         <template>{template or item("")}</template>
@@ -66,7 +69,7 @@ UNTIL = """async ([limit, argument]) => {
 }"""
 
 
-def until(page: Page, condition: str, argument: object = None) -> None:
+def until(page: Tab, condition: str, argument: object = None) -> None:
     """Wait until the JavaScript expression holds; it may use `argument`."""
     page.evaluate(UNTIL.replace("CONDITION", condition), [LIMIT * 1000, argument])
 
@@ -74,10 +77,10 @@ def until(page: Page, condition: str, argument: object = None) -> None:
 KEYS = "[...document.querySelectorAll(`#${argument[0]} [data-live-list] > *`)].map(e => e.dataset.key)"
 
 
-def keys(page: Page, name: str = "feed") -> list[str]:
+def keys(page: Tab, name: str = "feed") -> list[str]:
     found: list[str] = page.evaluate(f"argument => {KEYS}", [name])
     return found
 
 
-def wait_for_keys(page: Page, wanted: list[int], name: str = "feed") -> None:
+def wait_for_keys(page: Tab, wanted: list[int], name: str = "feed") -> None:
     until(page, f"{KEYS}.join() === argument[1]", [name, ",".join(map(str, wanted))])

@@ -32,6 +32,7 @@ class Answer:
     kind: str = "application/problem+json"
     text: str = "{}"
     headers: Mapping[str, str] = field(default_factory=dict)
+    encoding: str = "utf-8"
 
 
 DROPPED = Answer(0)
@@ -58,10 +59,11 @@ class Site(ThreadingHTTPServer):
         self.page_headers: dict[str, str] = {}
         self.static_headers: dict[str, str] = {}
         self.answers: list[int | Answer] = []  # for the next requests for a stream; 200 is a stream
-        self.refuse: Callable[[BaseHTTPRequestHandler], int | None] = lambda handler: None
+        self.refuse: Callable[[BaseHTTPRequestHandler], int | Answer | None] = lambda handler: None
+        self.endpoints: dict[str, Callable[[Handler], None]] = {}  # what else there is, by its path
         self.viewer: Callable[[Stream], str] = lambda stream: ""  # the digest of who the stream's client is taken for
         self.automatic = False  # whether streams open by themselves
-        self.takes_over = False  # whether a stream ends what its client had open before, as the server does
+        self.crowded = False  # whether several clients are meant to be here, so that nobody waits for one to go
         self.held: Literal["", "headers", "body"] = ""  # what a proxy on the way keeps of streams, for ever
         self.snapshot = ""
         self.snapshot_requests: list[BaseHTTPRequestHandler] = []
@@ -78,10 +80,10 @@ class Site(ThreadingHTTPServer):
         """A browser that closes its sockets is no error here."""
 
     def connected(self, stream: Stream) -> None:
-        for earlier in self.streams if self.takes_over else []:
+        for earlier in self.open_streams:
             stream.take_over(earlier)
-        for earlier in self.streams:
-            if not self.takes_over:
+        if not self.crowded:
+            for earlier in self.open_streams:
                 earlier.ended.wait(ENDING)
         with self._changed:
             self._streams.append(stream)
@@ -138,26 +140,28 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/livefeed/":
             self._feed()
         elif path == "/static/watch.js":
-            self._answer(Answer(200, "text/javascript", WATCH))
+            self.answer(Answer(200, "text/javascript", WATCH))
         elif path.startswith("/static/"):
             kind = "text/css" if path.endswith("css") else "text/javascript"
             text = (STATIC / path.rpartition("/")[2]).read_text()
-            self._answer(Answer(200, kind, text, self.server.static_headers))
+            self.answer(Answer(200, kind, text, self.server.static_headers))
         elif path == "/login/":
-            self._answer(Answer(200, "text/html", "<title>Who are you?</title>"))
+            self.answer(Answer(200, "text/html", "<title>Who are you?</title>"))
         elif path in self.server.pages:
-            self._answer(Answer(200, "text/html", self.server.pages[path], self.server.page_headers))
+            self.answer(Answer(200, "text/html", self.server.pages[path], self.server.page_headers))
+        elif path in self.server.endpoints:
+            self.server.endpoints[path](self)
         else:
-            self._answer(Answer(404, "text/plain", "Not here."))
+            self.answer(Answer(404, "text/plain", "Not here."))
 
     def _feed(self) -> None:
-        status = self.server.refuse(self)
-        if status:
-            self._answer(Answer(status))
+        refused = self.server.refuse(self)
+        if refused is not None:
+            self.answer(refused)
         elif self.headers["Accept"] == "text/html":
             self.server.note(lambda: self.server.snapshot_requests.append(self))
             self.server.snapshot_may_leave.wait(LIMIT)
-            self._answer(Answer(200, "text/html", self.server.snapshot))
+            self.answer(Answer(200, "text/html", self.server.snapshot))
         elif self.headers["Accept"] == "application/json":
             self._page()
         else:
@@ -166,7 +170,7 @@ class Handler(BaseHTTPRequestHandler):
             if answer == 200:
                 self._stream()
             else:
-                self._answer(answer if isinstance(answer, Answer) else Answer(answer))
+                self.answer(answer)
 
     def _count(self) -> None:
         self.server.asked += 1
@@ -175,7 +179,7 @@ class Handler(BaseHTTPRequestHandler):
         query = parse_qs(urlsplit(self.path).query)
         since = self.headers.get("Last-Event-ID", "") or query.get("since", [""])[0]
         page = self.server.next_page([topic.split("~")[0] for topic in query.get("topic", [])], since)
-        self._answer(Answer(200, "application/json", json.dumps(page)))
+        self.answer(Answer(200, "application/json", json.dumps(page)))
 
     def _stream(self) -> None:
         self.close_connection = True
@@ -185,10 +189,12 @@ class Handler(BaseHTTPRequestHandler):
         self.server.connected(stream)
         stream.serve()
 
-    def _answer(self, answer: Answer) -> None:
+    def answer(self, answer: Answer | int) -> None:
+        """Answer with this, or with just a status."""
+        answer = answer if isinstance(answer, Answer) else Answer(answer)
         self.close_connection = not answer.status
         if answer.status:
-            body = answer.text.encode()
+            body = answer.text.encode(answer.encoding)
             length = {} if answer.status == 204 else {"Content-Length": str(len(body))}
             self._head(answer.status, f"{answer.kind}; charset=utf-8", {**length, **answer.headers})
             self.wfile.write(body)
