@@ -108,8 +108,8 @@ class Settings:
     MAX_CONNECTIONS_PER_TOPIC = Setting(0, minimum=0)
     #: Streams per process. Default 10,000; 0: no limit.
     MAX_CONNECTIONS = Setting(10_000, minimum=0)
-    #: Requests per minute of one user in each process; of those not signed in, ten times as many per address. Default
-    #: 120; 0: no limit.
+    #: Requests per minute of one user in each process; of those not signed in, ten times as many per address. Long
+    #: replays and snapshots, and many topics, count as more. Default 120; 0: no limit.
     CONNECTS_PER_MINUTE = Setting(120, minimum=0)
     #: Requests for streams that one process finds out about at a time, with livefeed.asgi.wrap(); the others wait, each
     #: address in a line of its own. Default 16; 0: no limit.

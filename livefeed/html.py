@@ -86,10 +86,17 @@ def owner(topic: str) -> LiveFeed:
     return feed
 
 
+def items_looked_at(topic: str, limit: int) -> int:
+    """Return how many items are read at most to show so many (0: as many as the feed says). Raises FeedError."""
+    feed = owner(topic)
+    return (limit or feed.limit) * (PLENTY if feed.is_personal else 1)
+
+
 def item_data(feed: LiveFeed, topic: str, user: Any, limit: int, insert: str) -> list[dict[str, Any]]:
     """Return the data of a topic's items in the order of the page: those nearest to where new ones come in."""
     if feed.is_personal:
-        looks = (_as_seen(feed, topic, user, item) for item in _nearest(feed, topic, limit * PLENTY))
+        nearest = _nearest(feed, topic, items_looked_at(topic, limit))
+        looks = (_as_seen(feed, topic, user, item) for item in nearest)
         data = list(islice((look for look in looks if look is not None), limit))
     else:
         data = [feed.data_of(item) for item in _nearest(feed, topic, limit)]

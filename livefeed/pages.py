@@ -16,12 +16,19 @@ from .resuming import best, missed
 LIMIT = 200
 
 
+class HistoryPage(NamedTuple):
+    """What a client gets, and how many events were read for that."""
+
+    content: dict[str, Any]
+    read: int
+
+
 class _Placed(NamedTuple):
     epoch: str
     event: Event
 
 
-def history_page(topics: Sequence[str], cursor: Cursor | None, user: Any) -> dict[str, Any]:
+def history_page(topics: Sequence[str], cursor: Cursor | None, user: Any) -> HistoryPage:
     """Return what follows the cursor, at most LIMIT events, and the next cursor; without one, just a cursor.
 
     Events are shown as this user sees them; what is hidden counts too, so a page may be empty and have more behind it.
@@ -29,7 +36,7 @@ def history_page(topics: Sequence[str], cursor: Cursor | None, user: Any) -> dic
     positions: dict[str, Position] = {}
     sources: list[Iterator[_Placed]] = []
     resets: list[dict[str, str]] = []
-    unread = False
+    unread, read = False, 0
     heads = get_history().heads(topics)
     for topic in topics:
         head = heads.get(topic, EMPTY)
@@ -37,6 +44,7 @@ def history_page(topics: Sequence[str], cursor: Cursor | None, user: Any) -> dic
         if claims := cursor.positions(topic) if cursor else []:
             position = best(claims, head)
             page = get_history().read(topic, position.seq, LIMIT, PAGE_BYTES // len(topics))
+            read += len(page.events)
             if reason := missed(position, page.head, (page.events[0].seq if page.events else None)):
                 resets.append({"topic": topic, "reason": reason})
                 positions[topic] = position_of(page.head)
@@ -54,7 +62,7 @@ def history_page(topics: Sequence[str], cursor: Cursor | None, user: Any) -> dic
         if (mine := seen(user, event)) is not None:
             events.append(mine.as_json())
     next_cursor = join(entry(topic, position) for topic, position in positions.items())
-    return {
+    content = {
         "topics": list(topics),
         "unnamed": [topic for topic in topics if not has_names(topic)],
         "events": events,
@@ -62,6 +70,7 @@ def history_page(topics: Sequence[str], cursor: Cursor | None, user: Any) -> dic
         "more": unread,
         "resets": resets,
     }
+    return HistoryPage(content, read)
 
 
 def _placed(epoch: str, events: Iterable[Event]) -> Iterator[_Placed]:

@@ -1,7 +1,8 @@
 """How often somebody may come.
 
-There is a bucket for each user, and for each address of those who are not signed in. A request takes from it, a replay
-takes more, and it fills up again with time. All that in the memory of each process, for nobody is to wait for it.
+There is a bucket for each user, and for each address of those who are not signed in. A request takes from it, one of
+many topics, a replay and a long snapshot take more, and it fills up again with time. All that in the memory of each
+process, for nobody is to wait for it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ SHARED = 10
 BUCKETS = 50_000
 #: Events of a replay that count as much as one request.
 REPLAY_EVENTS = 200
+#: Topics of one request that count as much as one request of one: for each a rule is asked, and often a database.
+REQUEST_TOPICS = 10
+#: Items of a snapshot that one request is good for; so many more count as one more. A template is rendered for each, in
+#: 0.1 ms or so.
+SNAPSHOT_ITEMS = 50
 
 
 class Level(NamedTuple):
@@ -47,6 +53,10 @@ class Buckets:
         """Take from a bucket also what is not in it: the debt has to be paid before anything else is given."""
         self._take(name, per_minute, cost, at_least=float("-inf"))
 
+    def take_on_credit(self, name: str, per_minute: float, cost: float) -> bool:
+        """Take from a bucket also what is not in it, unless there is a debt already; return whether it was taken."""
+        return self._take(name, per_minute, cost, at_least=0)
+
     def _take(self, name: str, per_minute: float, cost: float, at_least: float) -> bool:
         with self._lock:
             now = self._clock()
@@ -63,16 +73,28 @@ class Buckets:
 _buckets = Buckets()
 
 
-def take(viewer: Viewer) -> None:
-    """Count one request. Raises :exc:`LimitReached` where it is one too many."""
+def take(viewer: Viewer, topics: int = 1) -> None:
+    """Count one request, of so many topics. Raises :exc:`LimitReached` where it is one too many."""
     name, per_minute = _bucket(viewer)
-    if per_minute and not _buckets.take(name, per_minute):
+    cost = min(max(topics / REQUEST_TOPICS, 1), per_minute)  # whoever has a full bucket may ask for anything
+    if per_minute and not _buckets.take(name, per_minute, cost):
         raise LimitReached("rate", per_minute)
 
 
 def take_of_nobody(address: str) -> None:
     """Count one request that showed credentials which don't hold. Raises :exc:`LimitReached` as :func:`take` does."""
     take(Viewer(None, None, address))
+
+
+def take_items(viewer: Viewer, items: int) -> None:
+    """Count the items of a snapshot, before they are read: of ten long ones that come at once the first is made.
+
+    Raises :exc:`LimitReached` where somebody owes already.
+    """
+    name, per_minute = _bucket(viewer)
+    cost = items / SNAPSHOT_ITEMS - 1
+    if per_minute and cost > 0 and not _buckets.take_on_credit(name, per_minute, cost):
+        raise LimitReached("rate", per_minute)
 
 
 def charge(viewer: Viewer, events: int) -> None:

@@ -128,7 +128,7 @@ def _admit(request: HttpRequest, names: list[str]) -> tuple[Viewer, Grant]:
     except AuthenticationFailed as failure:
         rates.take_of_nobody(address_of(request))  # a guess counts too
         raise Problem(HTTPStatus.UNAUTHORIZED, failure.detail, WWW_Authenticate=failure.challenge) from None
-    rates.take(viewer)
+    rates.take(viewer, len(names))
     return viewer, grant(viewer, names)
 
 
@@ -187,8 +187,8 @@ async def _history(request: HttpRequest, viewer: Viewer, granted: Grant) -> Http
     except InvalidCursor as error:
         raise Problem(HTTPStatus.BAD_REQUEST, str(error)) from error
     page = await sync_to_async(history_page)(list(granted.names), cursor, viewer.user)
-    rates.charge(viewer, len(page["events"]))
-    return JsonResponse({**page, "refused": granted.refused}, headers={"Cache-Control": "private, no-store"})
+    rates.charge(viewer, page.read)
+    return JsonResponse({**page.content, "refused": granted.refused}, headers={"Cache-Control": "private, no-store"})
 
 
 async def _snapshot(request: HttpRequest, viewer: Viewer, granted: Grant) -> HttpResponseBase:
@@ -199,8 +199,10 @@ async def _snapshot(request: HttpRequest, viewer: Viewer, granted: Grant) -> Htt
         raise Problem(HTTPStatus.BAD_REQUEST, "limit is a number of items, from 1 to 9999.")
     if insert not in {"", *html.INSERT}:
         raise Problem(HTTPStatus.BAD_REQUEST, 'insert is "prepend" or "append".')
+    topic, count = next(iter(granted.names)), int(limit or 0)
     try:
-        text = await sync_to_async(html.snapshot)(next(iter(granted.names)), viewer.user, int(limit or 0), insert)
+        rates.take_items(viewer, html.items_looked_at(topic, count))
+        text = await sync_to_async(html.snapshot)(topic, viewer.user, count, insert)
     except FeedError as error:
         raise Problem(HTTPStatus.NOT_ACCEPTABLE, "This topic has no items to show; ask for its stream.") from error
     return HttpResponse(text, headers={"Cache-Control": "private, no-store"})

@@ -31,7 +31,7 @@ def read_all(topics: list[str], since: str) -> tuple[list[tuple[str, int]], list
     sizes = []
     more = True
     while more:
-        page = history_page(topics, parse_cursor(since), None)
+        page = history_page(topics, parse_cursor(since), None).content
         found += [(event["topic"], event["seq"]) for event in page["events"]]
         resets += page["resets"]
         sizes.append(len(page["events"]))
@@ -42,13 +42,13 @@ def read_all(topics: list[str], since: str) -> tuple[list[tuple[str, int]], list
 
 def test_without_a_cursor_there_is_only_one_to_begin_with(memory: History) -> None:
     append("a", 1, 2)
-    page = history_page(["a", "b"], None, None)
+    page = history_page(["a", "b"], None, None).content
     assert (page["events"], page["more"], page["resets"]) == ([], False, [])
     assert page["cursor"] == cursor("a", "b")
 
 
 def test_it_names_the_topics_whose_events_a_stream_sends_without_their_type(memory: History) -> None:
-    assert history_page(["plain", "a", "testapp.article"], None, None)["unnamed"] == ["plain"]
+    assert history_page(["plain", "a", "testapp.article"], None, None).content["unnamed"] == ["plain"]
 
 
 def test_a_page_that_just_fits_is_the_last(memory: History, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +64,7 @@ def test_a_topic_that_the_cursor_says_nothing_of_begins_at_its_end(memory: Histo
     since = cursor("a")
     append("a", 1)
     append("b", 1)
-    page = history_page(["a", "b"], parse_cursor(since), None)
+    page = history_page(["a", "b"], parse_cursor(since), None).content
     assert [event["topic"] for event in page["events"]] == ["a"]
     assert page["cursor"] == cursor("a", "b")
 
@@ -86,7 +86,7 @@ def test_what_can_t_be_followed_is_told_and_begins_at_the_end(memory: Any, setti
         settings.LIVEFEED_RETENTION_EVENTS = 1
         memory.trim(registry.retention)
     append("b", 1)
-    page = history_page(["a", "b"], parse_cursor(join([since, entry("b", NONE_YET)])), None)
+    page = history_page(["a", "b"], parse_cursor(join([since, entry("b", NONE_YET)])), None).content
     assert page["resets"] == [{"topic": "a", "reason": reason}]
     assert [event["topic"] for event in page["events"]] == ["b"]
     assert page["cursor"] == cursor("a", "b")
@@ -111,7 +111,7 @@ def test_what_is_trimmed_while_a_page_is_made_is_told(
     append("a", *range(10))
     settings.LIVEFEED_RETENTION_EVENTS = 3
     interfere(memory, monkeypatch, lambda: memory.trim(registry.retention))
-    page = history_page(["a"], parse_cursor(since), None)
+    page = history_page(["a"], parse_cursor(since), None).content
     assert page["resets"] == [{"topic": "a", "reason": "trimmed"}]
     assert page["events"] == []
 
@@ -121,7 +121,7 @@ def test_an_epoch_that_is_renewed_while_a_page_is_made_is_told(memory: Any, monk
     since = cursor("a")
     append("a", *range(10))
     interfere(memory, monkeypatch, memory.renew_epoch)
-    page = history_page(["a"], parse_cursor(since), None)
+    page = history_page(["a"], parse_cursor(since), None).content
     assert page["resets"] == [{"topic": "a", "reason": "epoch"}]
     assert page["events"] == []
 
@@ -134,7 +134,7 @@ def test_a_hole_is_told(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         memory, "read", lambda *args: read(*args)._replace(events=[e for e in read(*args).events if e.seq > 4])
     )
-    page = history_page(["a"], parse_cursor(since), None)
+    page = history_page(["a"], parse_cursor(since), None).content
     assert page["resets"] == [{"topic": "a", "reason": "trimmed"}]
 
 
@@ -146,9 +146,10 @@ def test_a_page_ends_before_a_hole_and_says_that_there_is_more(memory: Any, monk
     monkeypatch.setattr(
         memory, "read", lambda *args: read(*args)._replace(events=[e for e in read(*args).events if e.seq != 5])
     )
-    page = history_page(["a"], parse_cursor(since), None)
+    page = history_page(["a"], parse_cursor(since), None).content
     assert ([event["seq"] for event in page["events"]], page["more"], page["resets"]) == ([2, 3, 4], True, [])
-    assert history_page(["a"], parse_cursor(page["cursor"]), None)["resets"] == [{"topic": "a", "reason": "trimmed"}]
+    page = history_page(["a"], parse_cursor(page["cursor"]), None).content
+    assert page["resets"] == [{"topic": "a", "reason": "trimmed"}]
 
 
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -993,8 +993,9 @@ def test_a_page_looks_at_so_many_events_and_no_more_however_many_are_hidden(
     for topic in topics:
         append(topic, *range(3))
     since = parse_cursor(".".join(entry(topic, NONE_YET) for topic in topics))
-    page = pages.history_page(topics, since, ANN)
+    page, read = pages.history_page(topics, since, ANN)
     assert (len(noting.asked), page["events"], page["more"]) == (3, [], True)
+    assert read == 6, "what was read counts, and not what was shown"
 
 
 async def test_a_snapshot_is_its_viewer_s_own(

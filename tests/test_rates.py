@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import Any
 
@@ -101,6 +102,15 @@ def test_a_replay_counts_and_a_large_one_delays_the_next_request_by_a_minute_mor
     assert times(SOMEBODY) == 1
 
 
+def test_a_request_of_many_topics_counts_as_several_and_never_as_more_than_a_minute_brings(clock: Clock) -> None:
+    rates.take(SOMEBODY, rates.REQUEST_TOPICS)
+    rates.take(SOMEBODY, 5 * rates.REQUEST_TOPICS)
+    assert times(SOMEBODY) == 60 - 1 - 5
+    user = Viewer(User(pk=7), None, "192.0.2.1")
+    rates.take(user, 50 * rates.REQUEST_TOPICS)
+    assert times(user) == 0, "a full bucket was enough, and is empty now"
+
+
 def test_nothing_was_replayed_and_nothing_is_charged(clock: Clock) -> None:
     rates.charge(SOMEBODY, 0)
     assert rates._buckets._levels == {}
@@ -163,6 +173,27 @@ async def test_what_a_client_that_was_away_makes_us_read_counts(clock: Clock, ro
             pass
     nobody = Viewer(AnonymousUser(), None, "127.0.0.1")
     assert times(nobody) == 57, "one for the request, and two for four hundred events"
+
+
+async def test_a_request_counts_as_the_topics_it_names_whatever_becomes_of_them(
+    clock: Clock, roster: Roster, async_client: AsyncClient
+) -> None:
+    topics = "&".join(f"topic=nobody.knows:{n}" for n in range(30))
+    assert (await async_client.head(f"/livefeed/?{topics}")).status_code == 404
+    assert times(Viewer(AnonymousUser(), None, "127.0.0.1")) == 57
+
+
+async def test_a_long_snapshot_counts_before_it_is_made_so_that_many_at_once_are_too_many(
+    clock: Clock, roster: Roster, async_client: AsyncClient
+) -> None:
+    page, accept = "/livefeed/?topic=testapp.article", {"accept": "text/html"}
+    for items in (1, 10):
+        response = await async_client.get(f"{page}&limit={items * rates.SNAPSHOT_ITEMS}", headers=accept)
+        assert response.status_code == 200
+    assert times(Viewer(AnonymousUser(), None, "127.0.0.1")) == 60 - 1 - 10
+    rates.forget()
+    longest = await asyncio.gather(*(async_client.get(f"{page}&limit=9999", headers=accept) for _ in range(4)))
+    assert sorted(response.status_code for response in longest) == [200, 429, 429, 429]
 
 
 async def test_a_page_of_history_counts_as_what_it_holds(
