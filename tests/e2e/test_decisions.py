@@ -148,7 +148,7 @@ async def test_a_client_that_does_not_read_stops_its_stream_and_loses_nothing(
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_client_that_never_reads_is_disconnected(kind: str, sqlite_url: str, tmp_path: Path) -> None:
-    with served(kind, tmp_path, database_url=sqlite_url, send_timeout=0.5) as server:
+    with served(kind, tmp_path, database_url=sqlite_url, send_timeout=2) as server:
         async with client_that_does_not_read(server, "/flood/"):
             assert 0 < await standstill(server) < STALLED
             await asyncio.to_thread(
