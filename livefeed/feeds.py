@@ -123,6 +123,13 @@ class LiveFeed:
         """Whether viewers may each see something else."""
         return self.overrides("get_data_for")
 
+    @property
+    def answers_in_bulk(self) -> bool:
+        """Whether :meth:`get_view_permissions` is the rule: not where a subclass made a narrower one beneath it."""
+        rules = {"get_view_permissions", "has_view_permission"}
+        nearest = next(cls for cls in type(self).__mro__ if not rules.isdisjoint(vars(cls)))
+        return nearest is not LiveFeed and "get_view_permissions" in vars(nearest)
+
     def overrides(self, *hooks: str) -> bool:
         """Tell whether this feed's class has its own version of one of these methods."""
         return any(getattr(type(self), hook) is not getattr(LiveFeed, hook) for hook in hooks)

@@ -97,6 +97,40 @@ def test_a_rule_is_asked_with_the_topic(with_feed: Callable[[type[LiveFeed]], No
     assert not may_read(User(pk=7), "owned")
 
 
+def test_of_an_inherited_rule_and_a_narrower_one_of_one_s_own_the_nearer_holds_in_bulk_or_not(
+    with_feed: Callable[[type[LiveFeed]], None],
+) -> None:
+    class Wide(LiveFeed):
+        name = "wide"
+
+        def get_view_permissions(self, asked: Any) -> list[bool]:
+            return [True for _ in asked]
+
+    class Narrow(Wide):
+        name = "narrow"
+
+        def has_view_permission(self, user: Any, topic: str) -> bool:
+            return bool(user.pk == 7)
+
+    class WideAgain(Narrow):
+        name = "again"
+
+        def get_view_permissions(self, asked: Any) -> list[bool]:
+            return [user.pk in {7, 8} for user, _ in asked]
+
+    class Inheriting(Narrow):
+        name = "inheriting"
+        public = True
+
+    for feed in (Wide, Narrow, WideAgain, Inheriting):
+        with_feed(feed)
+    opened = {
+        name: [pk for pk in (7, 8, 9) if may_read(User(pk=pk), name)]
+        for name in ("wide", "narrow", "again", "inheriting")
+    }
+    assert opened == {"wide": [7, 8, 9], "narrow": [7], "again": [7, 8], "inheriting": [7]}
+
+
 def by_key(key: str) -> Any:
     """Know a user by a key that opens more or less; without a user it is a guest's."""
     return SimpleNamespace(pk=7 if "user" in key else None, is_authenticated="user" in key, may="wide" in key)
