@@ -20,7 +20,7 @@ from .exceptions import FeedError
 from .feeds import LiveFeed
 from .registry import registry
 from .topics import is_signed, plain_name, sign_topic, signature_holds
-from .transactions import database_is_away
+from .transactions import says_that_a_database_is_away
 from .viewers import Viewer, page_viewer, today
 
 logger = logging.getLogger("livefeed.access")
@@ -139,7 +139,7 @@ def _nobody_knows(error: Exception, *, again: bool) -> bool:
     A look at open streams is given up where the database is away. One rule's own trouble (a timeout) must not spare
     all others: there it is a rule that fails.
     """
-    return isinstance(error, (OperationalError, InterfaceError)) and (not again or database_is_away())
+    return says_that_a_database_is_away(error) if again else isinstance(error, (OperationalError, InterfaceError))
 
 
 def _resolved(answer: Any) -> Any:

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from asgiref.sync import async_to_sync
-from django.db import InterfaceError, OperationalError
 
 from . import events, sse
 from .events import Event
@@ -26,7 +25,7 @@ from .exceptions import InvalidData
 from .feeds import LiveFeed
 from .pool import Pool
 from .registry import registry
-from .transactions import database_is_away
+from .transactions import says_that_a_database_is_away
 from .viewers import Viewer
 
 logger = logging.getLogger("livefeed.personal")
@@ -85,7 +84,7 @@ def seen(user: Any, event: Event) -> Event | None:
         # Its message shows what the hook returned.
         _complain(feed, event, "returned what can't be written as JSON, or is larger than LIVEFEED_MAX_EVENT_BYTES")
     except (Exception, asyncio.CancelledError) as error:
-        if isinstance(error, (InterfaceError, OperationalError)) and database_is_away():
+        if says_that_a_database_is_away(error):
             raise
         where = "".join(traceback.format_tb(error.__traceback__))  # the error's own text may show the data
         _complain(feed, event, f"failed with {type(error).__name__}:\n{where}")

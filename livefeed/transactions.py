@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from django.db import OperationalError, connections, transaction
+from django.db import InterfaceError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 T = TypeVar("T")
@@ -67,6 +67,11 @@ def _lost_a_race(error: OperationalError) -> bool:
     state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
     code = error.args[0] if error.args else None
     return state in _SQLSTATES or code in _MYSQL_CODES or "database is locked" in str(error)
+
+
+def says_that_a_database_is_away(error: BaseException) -> bool:
+    """Tell whether an error of this thread's says that a database can't be asked: then nobody knows the answer."""
+    return isinstance(error, (InterfaceError, OperationalError)) and database_is_away()
 
 
 def database_is_away() -> bool:

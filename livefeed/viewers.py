@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
 from django.contrib.auth import SESSION_KEY
+from django.db import DatabaseError
 from django.http import HttpRequest
 from django.utils.functional import LazyObject
 
 from .accounts import key_of, known_users, session_users
 from .addresses import address_of
-from .authentication import Account, Asked, KeptRequest, ask, authenticate, nobody
+from .authentication import Account, Asked, Identity, KeptRequest, ask, authenticate, nobody
 from .exceptions import AuthenticationFailed
 from .sessions import forget_impossible, live_key, stored_sessions
 from .tokens import password_holds
 from .topics import hashed, viewer_key
+from .transactions import says_that_a_database_is_away
+
+logger = logging.getLogger("livefeed.viewers")
 
 __all__ = ["Viewer", "address_of", "page_viewer", "today", "viewer_of"]
 
@@ -166,7 +171,8 @@ class _Now:
         else:
             gone = viewer.session_key and viewer.session_key not in self.sessions
             user = _GONE if gone else viewer.user
-        return replace(viewer, user=user) if user is not _GONE and _pk(user) == _pk(viewer.user) else None
+        now = None if user is _GONE else replace(viewer, user=user)
+        return now if now is not None and now.key == viewer.key else None  # a key says of which model the user is
 
     def _user(self, viewer: Viewer) -> Any:
         if viewer.by_session:
@@ -183,17 +189,24 @@ class _Now:
         if (proof, session_key) not in self.answers:
             session = self.sessions.get(session_key or "", {})
             request = KeptRequest(proof, session, self.signed_in.get(session_key or "") or nobody())
-            try:
-                identity = ask(proof.path, request)
-            except AuthenticationFailed:
-                identity = None
+            identity = _asked_again(proof.path, request)
             self.answers[proof, session_key] = _GONE if identity is None else identity.user
         return self.answers[proof, session_key]
 
 
+def _asked_again(path: str, request: KeptRequest) -> Identity | None:
+    """Ask an authenticator once more. One that its database does not answer spares no other stream the look, but where
+    that database is away, nobody knows."""
+    try:
+        return ask(path, request)
+    except AuthenticationFailed:
+        return None
+    except DatabaseError as error:
+        if says_that_a_database_is_away(error):
+            raise
+        logger.error("%s failed with %s at a look at an open stream, which ends.", path, type(error).__name__)
+        return None
+
+
 def _is_looked_up(viewer: Viewer) -> bool:
     return viewer.is_user and not viewer.by_session and not isinstance(viewer.proof, Asked)
-
-
-def _pk(user: Any) -> Any:
-    return getattr(user, "pk", None)

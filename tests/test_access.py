@@ -550,6 +550,6 @@ def test_a_rule_s_bad_question_refuses_and_a_database_that_is_away_says_nothing(
             grant(ANONYMOUS, ["asking:1"])
         assert lost(streams) == [0], "the database is there, and has not answered this one question"
         with monkeypatch.context() as patch:
-            patch.setattr("livefeed.access.database_is_away", lambda: True)
+            patch.setattr("livefeed.transactions.database_is_away", lambda: True)
             with pytest.raises(type(error)):
                 rechecked(streams)

@@ -400,6 +400,7 @@ def test_what_an_authenticator_can_t_ask_the_database_is_not_decided(
     viewer = viewer_of(request_with(x_name="ann"))
     load.cache_clear()
     monkeypatch.setattr(f"{__name__}.by_name", without_database)
+    monkeypatch.setattr("livefeed.transactions.database_is_away", lambda: True)
     with pytest.raises(OperationalError):
         today([viewer])
     load.cache_clear()

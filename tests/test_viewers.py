@@ -23,7 +23,7 @@ from django.contrib.auth.backends import BaseBackend, ModelBackend
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.sessions.models import Session
 from django.core.cache import caches
-from django.db import OperationalError
+from django.db import DataError, OperationalError, ProgrammingError
 from django.http import HttpRequest
 from django.test import RequestFactory
 from django.utils import timezone
@@ -40,6 +40,7 @@ from livefeed.tokens import password_digest, read_token
 from livefeed.topics import sign_topic, viewer_key
 from livefeed.viewers import Viewer, address_of, today, viewer_of
 from tests.processes import run
+from tests.testapp.models import Article
 
 MODEL_BACKEND = "django.contrib.auth.backends.ModelBackend"
 ENGINES = ["db", "cache", "cached_db", "file", "signed_cookies"]
@@ -630,6 +631,21 @@ def test_a_user_of_a_middleware_is_gone_with_their_password_too() -> None:
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("session", [True, False], ids=["with the session of a user", "without a session"])
+def test_a_user_of_another_model_is_never_taken_for_the_user_who_has_the_same_key(
+    session: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A middleware may set whom it likes as request.user; who has that key among the site's users is somebody else."""
+    (ann,) = new_users(1)
+    customer = Article(pk=ann.pk)
+    monkeypatch.setattr(Article, "is_authenticated", True, raising=False)
+    viewer = viewer_of(request_of(session_of(ann) if session else None, customer))
+    assert viewer.key != viewer_key(ann, None)
+    monkeypatch.setattr("livefeed.viewers.password_holds", lambda user, digest: True)
+    assert today([viewer]) == [None]
+
+
+@pytest.mark.django_db
 def test_a_token_expires_while_a_stream_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
     (ann,) = new_users(1)
     texts = [create_token(ann, max_age=60), create_token(None, ["job:1"], max_age=60), create_token(ann, max_age=600)]
@@ -639,6 +655,29 @@ def test_a_token_expires_while_a_stream_is_open(monkeypatch: pytest.MonkeyPatch)
     now = time.time()
     monkeypatch.setattr("time.time", lambda: now + 61)
     assert today(viewers) == [None, None, viewers[2]]
+
+
+def by_a_database(request: HttpRequest) -> Any:
+    """Know a user by what a database of its own says, which can't answer what is asked with "broken"."""
+    if _errors and request.headers["X-Key"] == "broken":
+        raise _errors[-1]
+    return User(pk=7 if request.headers["X-Key"] == "broken" else 8)
+
+
+_errors: list[Exception] = []
+
+
+@pytest.mark.parametrize("error", [DataError("7 secret"), ProgrammingError("7 secret"), OperationalError("7 secret")])
+def test_an_authenticator_that_its_database_does_not_answer_spares_no_other_stream_the_look(
+    error: Exception, settings: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.LIVEFEED_AUTHENTICATION = ["tests.test_viewers.by_a_database"]
+    monkeypatch.setattr("tests.test_viewers._errors", [])
+    broken, whole = (viewer_of(request_of(x_key=key)) for key in ("broken", "whole"))
+    _errors.append(error)
+    assert today([broken, whole]) == [None, whole]
+    assert type(error).__name__ in caplog.text
+    assert "secret" not in caplog.text
 
 
 # -- a site without users ---------------------------------------------------------------------------------------------
