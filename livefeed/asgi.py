@@ -46,8 +46,8 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 #: Seconds between two looks for writes that wait too long.
 REAP_EVERY = 0.5
-#: Bytes of a body that a request for a stream may have.
-MAX_BODY = 64 * 1024
+#: Bytes of a body that a request for a stream may have, and seconds in which it has to come.
+MAX_BODY, BODY_SECONDS = 64 * 1024, 30.0
 
 
 def wrap(application: Application) -> Wrapped:
@@ -119,10 +119,14 @@ class Guard:
         headers = _headers(scope)
         try:
             _check_query(scope)
-            receive = await whole(receive)
+            async with asyncio.timeout(BODY_SECONDS):
+                receive = await whole(receive)
             self._passage = await door().enter(_address(scope, headers))
         except Problem as problem:
             await self._answer(problem.response(), headers)
+        except TimeoutError:
+            late = Problem(HTTPStatus.REQUEST_TIMEOUT, f"The request's body did not come within {BODY_SECONDS:.0f} s.")
+            await self._answer(late.response(), headers)
         except LimitReached as limit:
             wants_stream = sse.CONTENT_TYPE in headers.get("accept", "")
             await self._answer(limited(limit, headers, wants_stream=wants_stream), headers)

@@ -227,6 +227,17 @@ async def test_a_body_that_does_not_come_keeps_no_place() -> None:
     await leave([*slow, other])
 
 
+async def test_a_body_that_never_comes_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("livefeed.asgi.BODY_SECONDS", 0.01)
+    site = Site()
+    communicator = ApplicationCommunicator(wrap(site), SCOPE)
+    await communicator.send_input({"type": "http.request", "body": b"a", "more_body": True})
+    assert (await communicator.receive_output(5))["status"] == 408
+    assert (await communicator.receive_output(5))["more_body"] is False
+    await communicator.wait(5)
+    assert (site.asked, module.door()._inside) == (0, 0)
+
+
 async def test_the_application_gets_the_body_that_came_before_it_was_asked() -> None:
     got: list[Any] = []
 
