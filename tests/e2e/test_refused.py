@@ -26,6 +26,7 @@ import httpx
 import pytest
 
 from tests.e2e.servers import Server, manage, site_env
+from tests.e2e.watched import Watcher
 from tests.e2e.wire import Wire
 from tests.processes import ROOT, environment, poll, run
 from tests.test_docs import blocks
@@ -44,8 +45,6 @@ SCRIPTS = {
 }
 
 LIMIT = 60.0
-#: What a line of the server's log begins with that tells of a request for a stream.
-ASKED = "ASKED "
 #: Milliseconds that a refused client is told to wait: for browsers; and for programs, where curl alone waits a second.
 BROWSERS_PAUSE, PROGRAMS_PAUSE = (600, 800), (2000, 2200)
 #: How much earlier than told a client may come back: clocks are coarse, and htmx 4 adds or takes away 30 %.
@@ -82,16 +81,14 @@ class Site(Server):
             env["LIVEFEED_TEST_PAUSE"] = json.dumps(pause)
         application = "tests.e2e.refused_site:application"
         super().__init__("uvicorn", directory, env=env, application=application, port=port)
+        self.watcher = Watcher(self, self.url)
 
     def publish(self, topic: str, data: object, type: str = "message") -> None:
-        asked = {"topic": topic, "type": type, "data": json.dumps(data)}
-        httpx.get(f"{self.url}/publish/", params=asked, timeout=LIMIT).raise_for_status()
+        self.watcher.publish(topic, data, type)
 
     def asked(self, person: Person) -> list[dict[str, Any]]:
         """Return what the server saw of each request for a stream that this person's clients made, but the holder."""
-        lines = [line.removeprefix(ASKED) for line in self.log().splitlines() if line.startswith(ASKED)]
-        requests = [json.loads(line) for line in lines]
-        theirs = [request for request in requests if person.session in request.get("cookie", "")]
+        theirs = [request for request in self.watcher.asked() if person.session in request.get("cookie", "")]
         return [request for request in theirs if request["user-agent"] != "holder"]
 
     def has_asked(self, person: Person, times: int) -> None:
