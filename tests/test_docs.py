@@ -19,6 +19,7 @@ from livefeed.registry import registry
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+RECIPES = sorted((ROOT / "docs" / "recipes").glob("*.md"))  # their blocks run in tests/e2e/test_recipes.py
 BLOCK = re.compile(r"(?:<!-- (?P<mark>[^\n]*) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
 
 
@@ -78,10 +79,15 @@ def test_every_setting_is_documented_with_its_default() -> None:
     assert len(re.findall(r"^\| `LIVEFEED_", text, re.MULTILINE)) == len(Settings.declared())
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES, *RECIPES], ids=lambda page: page.name)
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_the_index_of_the_recipes_names_them_all() -> None:
+    named = re.findall(r"^\| \[.*\]\((.*)\)", (ROOT / "docs" / "recipes" / "README.md").read_text(), re.MULTILINE)
+    assert sorted(named) == [page.name for page in RECIPES if page.name != "README.md"]
 
 
 def test_the_code_that_the_guarantees_name_is_there() -> None:
