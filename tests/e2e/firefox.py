@@ -97,8 +97,10 @@ def run_firefox(directory: Path) -> Iterator[Firefox]:
     (profile / "user.js").write_text(PREFERENCES)
     process = Process(
         "firefox",
-        [firefox() or "firefox", "--headless", "--no-remote", "--profile", str(profile)]
-        + ["--remote-debugging-port", str(port)],
+        [
+            *(firefox() or "firefox", "--headless", "--no-remote"),
+            *("--profile", str(profile), "--remote-debugging-port", str(port)),
+        ],
         log=log,
         ready=lambda: log.exists() and LISTENS in log.read_text(errors="replace"),
         env={"HOME": os.environ.get("HOME", str(directory)), "MOZ_CRASHREPORTER_DISABLE": "1"},

@@ -1,6 +1,7 @@
 """What must hold in every engine that Debian has: Chromium, Firefox and WebKitGTK, each as it is installed.
 
-The full set of tests runs in Chromium; here is the core of it, where engines differ: sockets, workers, caches, policies.
+The full set of tests runs in Chromium; here is the core of it, where engines differ: sockets, workers, caches,
+policies.
 """
 
 from __future__ import annotations
