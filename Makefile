@@ -30,7 +30,7 @@ UNIT += --ignore tests/test_redis_history.py --ignore tests/test_redis_leases.py
 DEV_STAMP := $(VENV)/.livefeed-dev
 NPM_STAMP := node_modules/.livefeed
 
-.PHONY: help demo dev js js-check test test-js test-postgres test-mariadb simulation fuzz faults lint format clean
+.PHONY: help demo dev js js-check test test-js test-postgres test-mariadb simulation fuzz faults bench lint format clean
 
 help:
 	@echo "make demo           run the demo site (PORT=8000; DATABASE_URL and REDIS_URL if you have them)"
@@ -42,6 +42,7 @@ help:
 	@echo "make fuzz           let CASES=200000 hostile requests, events, cursors, names and tokens look for a hole"
 	@echo "make js             build livefeed/static/livefeed/livefeed.js from livefeed/browser/ (needs npm)"
 	@echo "make js-check       fail where that file is not what its sources give"
+	@echo "make bench          measure livefeed beside its peers (ARGS='--only fanout --quick', ARGS=--help)"
 	@echo "make lint           ruff and mypy"
 	@echo "make format         let ruff put the code in order"
 	@echo "make clean          remove what the other targets have made"
@@ -89,6 +90,9 @@ simulation: $(DEV_STAMP)
 fuzz: $(DEV_STAMP)
 	$(BIN)/python -m tests.fuzzing --cases $(CASES) $(ARGS)
 
+bench:
+	$(PYTHON) -m benchmarks $(ARGS)
+
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -99,7 +103,7 @@ format: $(DEV_STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) node_modules build dist *.egg-info db.sqlite3* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) node_modules build benchmarks/build dist *.egg-info db.sqlite3* .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -144,6 +144,7 @@ NEEDS = {
         cache(lambda: _lacks_package("atheris")),
         "pip install atheris (there are wheels for CPython on Linux, x86-64)",
     ),
+    "gcc": Need(cache(lambda: _lacks_program("gcc")), "install gcc and libc6-dev"),
     "openssl": Need(cache(lambda: _lacks_program("openssl")), "install openssl"),
     "time": Need(_lacks_time, "set LIVEFEED_SLOW=1"),
     "registry": Need(cache(_lacks_registry), "give pip a way to a package registry"),

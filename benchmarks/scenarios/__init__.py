@@ -1,0 +1,1 @@
+"""What is measured, one question a file. Each has a ``run(bench)`` that returns a :class:`~benchmarks.bench.Result`."""
