@@ -33,7 +33,7 @@ from .conf import settings
 from .daphne import DaphneFlow, Message, Send, daphne_requests
 from .door import Passage, door
 from .exceptions import LimitReached
-from .html import stream_url
+from .links import stream_url
 from .refusing import Problem, limited
 from .roster import get_roster
 from .streams import own_block

@@ -13,6 +13,7 @@ from django.db import connections, models
 
 from .events import Event, encode
 from .feeds import LiveFeed
+from .items import event_data
 from .values import holds_what_the_database_holds, relations
 
 
@@ -64,7 +65,7 @@ class Changes:
             left = [topic for topic in before if topic not in now]
         events = self.deleted(row.pk, left)
         if now:
-            data = encode(self.feed.data_of(row))
+            data = encode(event_data(self.feed, row))
             events += [Event(topic, "created", data) for topic in entered]
             events += [Event(topic, "updated", data) for topic in kept]
         return events

@@ -48,6 +48,7 @@ def check_feeds(**kwargs: Any) -> list[CheckMessage]:
         *clashes,
         *(message for feed in registry for message in _check_feed(feed)),
         *(message for feed in registry for message in _check_retention(feed)),
+        *(message for feed in registry if feed.html for message in _check_html(feed)),
     ]
 
 
@@ -119,6 +120,30 @@ def _check_retention(feed: LiveFeed) -> Iterator[CheckMessage]:
 def _is_limit(value: Any, type_: type) -> bool:
     usable = isinstance(value, (int, type_)) and not isinstance(value, bool)
     return usable and 0 <= value <= (MOST if type_ is int else MOST_SECONDS)
+
+
+def _check_html(feed: LiveFeed) -> Iterator[CheckMessage]:
+    if feed.model is None:
+        yield Error(
+            f"{_class(feed)} has `html = True` and no model, so there is nothing that its template could render.",
+            hint='Publish the HTML by hand: publish(topic, {"pk": …, "html": …}, type="created"); or set a `model`.',
+            obj=type(feed),
+            id="livefeed.E008",
+        )
+    if feed.is_personal:
+        yield Error(
+            f"{_class(feed)} has `html = True` and get_data_for(): its items are rendered once for all viewers.",
+            hint="Take one of them away, or give the viewers who see something else a feed of their own.",
+            obj=type(feed),
+            id="livefeed.E009",
+        )
+    if not feed.event_names:
+        yield Warning(
+            f"{_class(feed)} has `html = True` and `event_names = False`: its list can't tell what an event means.",
+            hint="Leave event_names as it is; for htmx or Turbo publish HTML alone, as text, from a feed of its own.",
+            obj=type(feed),
+            id="livefeed.W024",
+        )
 
 
 @register("livefeed")

@@ -41,6 +41,9 @@ class LiveFeed:
     retention: ClassVar[float | None] = None
     #: Events kept per topic. Default LIVEFEED_RETENTION_EVENTS; 0 keeps by age only.
     retention_events: ClassVar[int | None] = None
+    #: Whether items are rendered on the server, by the feed's template, once for all readers: an event then brings the
+    #: HTML of its item and no fields. It is rendered in the site's own language and time zone.
+    html: ClassVar[bool] = False
     #: How many items the widget shows.
     limit: ClassVar[int] = 20
     #: Where the widget puts new items.

@@ -21,11 +21,12 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
-from . import html, origins, rates, sse
+from . import html, origins, rates, snapshots, sse
 from .access import Grant, grant
 from .conf import settings
 from .cursors import Cursor, parse_cursor
 from .exceptions import AuthenticationFailed, FeedError, HistoryUnavailable, InvalidCursor, InvalidTopic, LimitReached
+from .listing import items_looked_at
 from .pages import history_page
 from .refusing import Problem, limited
 from .roster import get_roster
@@ -38,6 +39,8 @@ METHODS = "GET, HEAD, OPTIONS"
 MAX_QUERY = 32 * 1024
 #: Characters of an Accept header: to weigh one of 64 KiB takes a tenth of a second of everybody's time.
 MAX_ACCEPT = 2048
+#: Characters of a row's key: a UUID or a word, and room for more.
+MAX_KEY = 200
 _CLIENT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -194,15 +197,43 @@ async def _history(request: HttpRequest, viewer: Viewer, granted: Grant) -> Http
 async def _snapshot(request: HttpRequest, viewer: Viewer, granted: Grant) -> HttpResponseBase:
     if len(granted.names) != 1:
         raise Problem(HTTPStatus.BAD_REQUEST, "A snapshot is of one topic.")
+    show = request.GET.get("show", "") or "items"
+    if show not in _SHOWN:
+        raise Problem(HTTPStatus.BAD_REQUEST, 'show is "items", "count" or "value".')
+    topic = next(iter(granted.names))
+    try:
+        text = await sync_to_async(_SHOWN[show])(request, topic, viewer)
+    except FeedError as error:
+        raise Problem(HTTPStatus.NOT_ACCEPTABLE, _NOTHING[show]) from error
+    return HttpResponse(text, headers={"Cache-Control": "private, no-store"})
+
+
+def _items(request: HttpRequest, topic: str, viewer: Viewer) -> str:
     limit, insert = request.GET.get("limit", ""), request.GET.get("insert", "")
     if limit and not re.fullmatch(r"[1-9][0-9]{0,3}", limit):
         raise Problem(HTTPStatus.BAD_REQUEST, "limit is a number of items, from 1 to 9999.")
     if insert not in {"", *html.INSERT}:
         raise Problem(HTTPStatus.BAD_REQUEST, 'insert is "prepend" or "append".')
-    topic, count = next(iter(granted.names)), int(limit or 0)
-    try:
-        rates.take_items(viewer, html.items_looked_at(topic, count))
-        text = await sync_to_async(html.snapshot)(topic, viewer.user, count, insert)
-    except FeedError as error:
-        raise Problem(HTTPStatus.NOT_ACCEPTABLE, "This topic has no items to show; ask for its stream.") from error
-    return HttpResponse(text, headers={"Cache-Control": "private, no-store"})
+    count = int(limit or 0)
+    rates.take_items(viewer, items_looked_at(topic, count))
+    return snapshots.snapshot(topic, viewer.user, count, insert)
+
+
+def _count(request: HttpRequest, topic: str, viewer: Viewer) -> str:
+    return snapshots.count_snapshot(topic)
+
+
+def _value(request: HttpRequest, topic: str, viewer: Viewer) -> str:
+    key = request.GET.get("key")
+    if key is not None and not (0 < len(key) <= MAX_KEY and key.isprintable()):
+        raise Problem(HTTPStatus.BAD_REQUEST, f"key is the primary key of a row, 1 to {MAX_KEY} characters.")
+    return snapshots.value_snapshot(topic, viewer.user, key)
+
+
+#: What a snapshot may show; and what is said where a topic has nothing of the kind.
+_SHOWN: dict[str, Callable[[HttpRequest, str, Viewer], str]] = {"items": _items, "count": _count, "value": _value}
+_NOTHING = {
+    "items": "This topic has no items to show; ask for its stream.",
+    "count": "This topic has no items that could be counted for everybody; ask for its stream.",
+    "value": "This topic has no rows to find by a key; ask without one for its newest event.",
+}

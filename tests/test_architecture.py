@@ -25,17 +25,18 @@ WRITING = """
     exceptions < redis_server < conf < backends < signals < sse < topics < tokens < events < revocations
     < cursors < models < transactions < history.base < history < history.database < history.memory
     < history.redis_scripts < history.redis < leases.base < leases < leases.database < leases.redis_scripts
-    < leases.redis < broker < announcing < backlog < publishing < revoking < values < feeds < changes < receivers
-    < livemodel < registry < livefeed
+    < leases.redis < broker < announcing < backlog < publishing < revoking < values < feeds < ordering < items
+    < changes < receivers < livemodel < registry < livefeed
 """
 READING = """
     trimming < pool < chores < tail < flushing < resuming < membership < hub < batches < addresses < sessions
     < accounts < authentication < viewers < rates < origins < access < personal < streams < personal_streams
-    < refusing < roster < pages < html < views < urls < door < daphne < asgi < checks < admin < testing.capturing
-    < testing.streams < testing.threads < testing.histories < testing < templatetags < templatetags.livefeed
-    < management < management.commands < management.commands.livefeed_connections
-    < management.commands.livefeed_new_epoch < management.commands.livefeed_prune
-    < management.commands.livefeed_token < migrations < migrations.0001_initial < migrations.0002_claims < apps
+    < refusing < roster < pages < links < listing < texts < script < html < snapshots < views < urls < door
+    < daphne < asgi < checks < admin < testing.capturing < testing.streams < testing.threads < testing.histories
+    < testing < templatetags < templatetags.livefeed < management < management.commands
+    < management.commands.livefeed_connections < management.commands.livefeed_new_epoch
+    < management.commands.livefeed_prune < management.commands.livefeed_token < migrations
+    < migrations.0001_initial < migrations.0002_claims < apps
 """
 LEFT = [name.strip() for name in WRITING.split("<")]
 ORDER = LEFT + [name.strip() for name in READING.split("<")]

@@ -221,6 +221,35 @@ def test_w030_is_silent_where_the_history_is_in_no_database(settings: Any) -> No
     assert ids() == []
 
 
+def test_e008_e009_w024_html_is_rendered_of_a_model_s_rows_once_for_all(
+    with_feed: Callable[[type[LiveFeed]], None],
+) -> None:
+    class NoRows(LiveFeed):
+        name = "no-rows"
+        html = True
+
+    class Each(LiveFeed):
+        model = Task
+        name = "each"
+        fields = ["title"]
+        html = True
+
+        def get_data_for(self, user: Any, event: Any) -> Any:
+            return event.data
+
+    class Unnamed(LiveFeed):
+        model = Task
+        name = "unnamed"
+        fields = ["title"]
+        html = True
+        event_names = False
+
+    for feed in (NoRows, Each, Unnamed):
+        with_feed(feed)
+    assert ids() == ["livefeed.E008", "livefeed.E009", "livefeed.W024", "livefeed.W030"]
+    assert ("NoRows" in about("E008").msg, "Each" in about("E009").msg, "Unnamed" in about("W024").msg) == (True,) * 3
+
+
 # -- settings ---------------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from importlib import import_module
 from pathlib import Path
 from pkgutil import resolve_name
 from types import ModuleType
@@ -59,17 +60,38 @@ def test_python_blocks_run(page: Path, django_user_model, monkeypatch) -> None:
             assert value().field_names, name
 
 
-@pytest.mark.django_db
-def test_template_blocks_of_the_feeds_page_render(django_user_model) -> None:
+@pytest.mark.django_db(transaction=True)
+def test_template_blocks_of_the_widget_s_page_render(django_user_model) -> None:
     request = RequestFactory().get("/")
     request.user = django_user_model.objects.create(username="anna")
-    tags, item = [text for _, text in blocks(ROOT / "docs" / "feeds.md", "django")]
-    html = Template(tags + "{{ cursor }}").render(Context({"request": request}))
-    assert "<live-feed" in html
-    assert html.strip()
-    shown = Template(item).render(Context({"key": 5, "item": {"title": "<b>", "url": "/5/", "time": "2026-01-01"}}))
-    assert 'data-key="5"' in shown
-    assert "&lt;b&gt;" in shown
+    article = apps.get_model("news", "Article").objects.create(title="<Hello>")
+    found = {mark: [] for mark, _ in blocks(ROOT / "docs" / "widget.md", "django")}
+    context = {"request": request, "article": article, "cursor": "abcd", "percent": 70, "key": 5, "order": "[5]"}
+    context["item"] = {"title": "<b>", "url": "/5/", "time": "2026-01-01"}
+    for mark, text in blocks(ROOT / "docs" / "widget.md", "django"):
+        found[mark].append(Template("{% load livefeed %}" + text).render(Context(context)))
+    (everything, value, messages), (item,), (bound,) = found[""], found["item"], found["page: article"]
+    for tag in ("live-feed", "live-value", "live-counter", "live-toasts"):
+        assert f"<{tag} " in everything
+    assert "<live-value " in value
+    assert "<template>" in messages
+    assert '<article data-key="5" data-order="[5]">' in item
+    assert "&lt;b&gt;" in item
+    assert f'key="{article.pk}"' in bound
+    assert ">&lt;Hello&gt;</" in bound
+    assert 'cursor="abcd"' in found["page: cursor"][0]
+
+
+def test_every_tag_is_on_the_widget_s_page() -> None:
+    text = (ROOT / "docs" / "widget.md").read_text()
+    tags = import_module("livefeed.templatetags.livefeed").register.tags
+    assert [name for name in tags if f"{{% {name} " not in text] == []
+
+
+def test_every_custom_property_of_the_style_sheet_is_on_the_widget_s_page() -> None:
+    sheet = (ROOT / "livefeed" / "static" / "livefeed" / "livefeed.css").read_text()
+    text = (ROOT / "docs" / "widget.md").read_text()
+    assert {name for name in re.findall(r"--livefeed-[a-z-]+", sheet) if f"{name}:" not in text} == set()
 
 
 def test_every_setting_is_documented_with_its_default() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html as html_module
+import json
 import re
 import time
 from collections.abc import Callable
@@ -16,12 +17,15 @@ from django.http import HttpRequest
 from django.template import Context, RequestContext, Template
 from django.test import AsyncClient, Client, RequestFactory
 
-from livefeed import LiveFeed, create_token, html, publish
-from livefeed.exceptions import FeedError, InvalidTopic
+from livefeed import LiveFeed, create_token, html, links, publish, snapshots
+from livefeed.cursors import entry
+from livefeed.exceptions import FeedError, HistoryUnavailable, InvalidTopic
 from livefeed.history import acursor, cursor
+from livefeed.resuming import NOWHERE
 from livefeed.roster import Roster
 from livefeed.testing import open_stream
 from livefeed.topics import plain_name, signature_holds
+from livefeed.viewers import Viewer
 from tests.testapp.models import Article, Note, Task
 
 pytest_plugins = ["tests.reading_fixtures"]
@@ -60,6 +64,10 @@ class Elements(HTMLParser):
         (attributes,) = self.all(tag)
         return attributes
 
+    def list(self) -> dict[str, str | None]:
+        (attributes,) = [found for found in self.all("div") if "data-live-list" in found]
+        return attributes
+
     def texts(self, tag: str) -> list[str]:
         return [text for name, _, text in self.found if name == tag]
 
@@ -88,10 +96,18 @@ def test_the_widget_has_all_that_its_script_reads() -> None:
     assert plain_name(str(feed["topic"])) == ARTICLES
     assert feed["cursor"] == cursor(ARTICLES)
     assert (feed["limit"], feed["insert"]) == ("20", "prepend")
-    assert {"data-text-connecting", "data-text-live", "data-text-reconnecting", "data-text-stopped"} <= set(feed)
+    assert (feed["viewer"], feed["hold"], feed["order"]) == (Viewer(AnonymousUser(), None, "").digest, "auto", "-pk")
+    assert not {"render", "worker"} & set(feed)
+    assert feed["data-text-open"] == "Live"
+    assert feed["data-text-new-one"] == "# new item"
     assert elements.one("p") == {"data-live-status": None, "hidden": None}
-    assert elements.one("ol") == {"data-live-list": None, "role": "feed", "aria-label": "articles"}
-    assert [item["data-key"] for item in elements.all("li")] == [str(article.pk), ""]
+    assert [{**button, "type": None} for button in elements.all("button")] == [
+        {"type": None, "data-live-pause": None, "hidden": None},
+        {"type": None, "data-live-new": None, "hidden": None},
+    ]
+    assert elements.list() == {"data-live-list": None, "role": "feed", "aria-label": "articles"}
+    assert [item["data-key"] for item in elements.all("article")] == [str(article.pk), ""]
+    assert [item.get("data-order") for item in elements.all("article")] == [f"[{article.pk}]", None]
     assert [span["data-field"] for span in elements.all("span")] == ["title", "votes"] * 2
     assert elements.texts("span") == ["Hello", "3", "", ""]
 
@@ -102,7 +118,7 @@ def test_the_tag_takes_limit_insert_and_label() -> None:
     elements = Elements(render('{% livefeed topic limit=3 insert="append" label=label %}', topic=ARTICLES, label="<A>"))
     feed = elements.one("live-feed")
     assert (feed["limit"], feed["insert"]) == ("3", "append")
-    assert (elements.one("ol")["role"], elements.one("ol")["aria-label"]) == ("log", "<A>")
+    assert (elements.list()["role"], elements.list()["aria-label"]) == ("log", "<A>")
     assert elements.texts("span")[:6:2] == ["Number 6", "Number 7", "Number 8"]
 
 
@@ -120,17 +136,17 @@ def test_an_appending_feed_shows_its_newest_items_with_the_newest_last() -> None
     elements = Elements(render('{% livefeed "testapp.task" %}', request))
     titles = [text for text in elements.texts("span") if text.startswith("Number")]
     assert titles == [f"Number {n}" for n in range(5, 25)]
-    snapshot = Elements(html.snapshot("testapp.task", None))
+    snapshot = Elements(snapshots.snapshot("testapp.task", None))
     assert [text for text in snapshot.texts("span") if text.startswith("Number")] == titles
 
 
 @pytest.mark.django_db
 def test_a_snapshot_shows_its_items_as_the_widget_does() -> None:
     Article.objects.bulk_create([Article(title=f"Number {n}") for n in range(3)])
-    widget, snapshot = render('{% livefeed "testapp.article" %}'), html.snapshot(ARTICLES, None)
-    items = re.findall(r"<li .*?</li>", widget, re.DOTALL)[:-1]
+    widget, snapshot = render('{% livefeed "testapp.article" %}'), snapshots.snapshot(ARTICLES, None)
+    items = re.findall(r"<article .*?</article>", widget, re.DOTALL)[:-1]
     assert len(items) == 3
-    assert re.findall(r"<li .*?</li>", snapshot, re.DOTALL) == items
+    assert re.findall(r"<article .*?</article>", snapshot, re.DOTALL) == items
 
 
 @pytest.mark.django_db
@@ -141,8 +157,8 @@ def test_values_are_escaped_wherever_they_stand() -> None:
     assert "<script" not in text
     elements = Elements(text)
     assert elements.texts("span")[0] == evil
-    assert elements.one("ol")["aria-label"] == evil
-    assert "<script" not in html.snapshot(ARTICLES, None)
+    assert elements.list()["aria-label"] == evil
+    assert "<script" not in snapshots.snapshot(ARTICLES, None)
 
 
 @pytest.mark.django_db
@@ -164,16 +180,16 @@ def test_the_blank_template_is_an_item_without_values() -> None:
     Article.objects.create(title="Hello")
     text = render('{% livefeed "testapp.article" %}')
     (blank,) = re.findall(r"<template>(.*?)</template>", text, re.DOTALL)
-    (item,) = re.findall(r"<li .*?</li>", text.partition("<template>")[0], re.DOTALL)
+    (item,) = re.findall(r"<article .*?</article>", text.partition("<template>")[0], re.DOTALL)
     assert "Hello" not in blank
-    emptied = re.sub(r'data-key="\d+"', 'data-key=""', re.sub(r">[^<>]+</span", "></span", item))
+    emptied = re.sub(r'data-key="\d+" data-order="\[\d+\]"', 'data-key=""', re.sub(r">[^<>]+</span", "></span", item))
     assert blank.strip() == emptied
 
 
 @pytest.mark.django_db
 def test_an_empty_list_has_a_template_too() -> None:
     elements = Elements(render('{% livefeed "testapp.article" %}'))
-    assert [item["data-key"] for item in elements.all("li")] == [""]
+    assert [item["data-key"] for item in elements.all("article")] == [""]
     assert [span["data-field"] for span in elements.all("span")] == ["title", "votes"]
 
 
@@ -297,14 +313,14 @@ async def test_what_is_written_while_a_page_is_made_is_replayed(
     roster: Roster, async_client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An article is saved between the cursor and the items: the page shows it, and the stream brings it again."""
-    taken = html.cursor
+    taken = links.cursor
 
     def cursor_and_then_a_writer(*topics: str) -> str:
         found = taken(*topics)
         Article.objects.create(title="In between")
         return found
 
-    monkeypatch.setattr(html, "cursor", cursor_and_then_a_writer)
+    monkeypatch.setattr(links, "cursor", cursor_and_then_a_writer)
     page = (await async_client.get("/page/", {"topic": ARTICLES})).text
     assert "In between" in page
     feed = Elements(page).one("live-feed")
@@ -326,7 +342,7 @@ async def test_what_is_written_after_the_items_were_read_is_replayed(roster: Ros
 async def test_a_snapshot_s_cursor_is_older_than_its_items(
     roster: Roster, async_client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken = html.cursor
+    taken = snapshots.cursor
 
     def cursor_and_then_a_writer(*topics: str) -> str:
         found = taken(*topics)
@@ -334,7 +350,7 @@ async def test_a_snapshot_s_cursor_is_older_than_its_items(
         return found
 
     before = await acursor(ARTICLES)
-    monkeypatch.setattr(html, "cursor", cursor_and_then_a_writer)
+    monkeypatch.setattr(snapshots, "cursor", cursor_and_then_a_writer)
     response = await async_client.get("/livefeed/", {"topic": ARTICLES}, headers={"accept": "text/html"})
     assert Elements(response.text).one("div")["data-cursor"] == before
     assert "In between" in response.text
@@ -422,7 +438,7 @@ def test_a_url_is_escaped_where_it_is_written() -> None:
 
 def test_without_sessions_nothing_is_signed_for_somebody_who_is_not_signed_in(rf: RequestFactory) -> None:
     with pytest.raises(ImproperlyConfigured, match="SessionMiddleware"):
-        html.signed_url(rf.get("/"), ["unowned"])
+        links.signed_url(rf.get("/"), ["unowned"])
 
 
 @pytest.mark.django_db
@@ -434,7 +450,7 @@ def test_where_a_new_session_has_no_key_nothing_is_signed_for_somebody_who_is_no
 
 def test_a_url_of_a_name_that_is_none_is_refused(rf: RequestFactory) -> None:
     with pytest.raises(InvalidTopic):
-        html.signed_url(rf.get("/"), ["no topic"])
+        links.signed_url(rf.get("/"), ["no topic"])
 
 
 @pytest.mark.django_db
@@ -444,7 +460,7 @@ def test_a_page_shows_no_more_than_the_token_that_asked_for_it_opens(rf: Request
         token = create_token(ann, [topic], max_age=60)
         request = rf.get("/", headers={"authorization": f"Bearer {token}"})
         assert bool(html.live_feed(request, ARTICLES)) is shown
-        assert ("testapp.article" in html.signed_url(request, [ARTICLES])) is shown
+        assert ("testapp.article" in links.signed_url(request, [ARTICLES])) is shown
 
 
 @pytest.mark.django_db
@@ -483,3 +499,189 @@ def test_a_hook_that_fails_for_the_feed_s_own_topic_is_the_site_s_to_mend(
     with_feed(Broken)
     with pytest.raises(ValueError, match="oops"):
         html.live_feed(rf.get("/"), "broken")
+
+
+# -- values, counters, messages ---------------------------------------------------------------------------------------
+
+BUILD = '{% livefeed_value "build:42" %}<b data-field="percent">–</b>{% endlivefeed_value %}'
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_value_shows_the_newest_event_around_what_the_author_wrote() -> None:
+    publish("unowned:42", {"percent": 60})
+    publish("unowned:42", {"percent": 70, "by": "<i>"}, type="progress")
+    request = request_of(User.objects.create_user("ann"))
+    text = render(BUILD.replace("build", "unowned"), request)
+    value = Elements(text).one("live-value")
+    assert json.loads(str(value["value"])) == {"percent": 70, "by": "<i>"}
+    assert value["cursor"] == cursor("unowned:42")
+    assert signature_holds(str(value["topic"]), f"user:{request.user.pk}")
+    assert {"key", "worker"} & set(value) == set()
+    assert text.endswith('><b data-field="percent">–</b></live-value>')
+
+
+@pytest.mark.django_db
+def test_a_value_without_an_event_has_none_yet() -> None:
+    value = Elements(render(BUILD.replace("build", "unowned"), request_of(User(pk=7)))).one("live-value")
+    assert "value" not in value
+    assert value["cursor"] == cursor("unowned:42")
+
+
+@pytest.mark.django_db
+def test_a_value_may_be_one_object_of_a_feed_s_topic() -> None:
+    article, other = Article.objects.create(title="Mine", votes=3), Article.objects.create(title="Other")
+    source = '{% livefeed_value "testapp.article" key=key %}<b data-field="votes"></b>{% endlivefeed_value %}'
+    value = Elements(render(source, key=article.pk)).one("live-value")
+    assert json.loads(str(value["value"])) == {"pk": article.pk, "title": "Mine", "votes": 3}
+    assert value["key"] == str(article.pk)
+    other.delete()
+    assert "value" not in Elements(render(source, key=other.pk or 99)).one("live-value")
+    assert "value" not in Elements(render(source, key="no number")).one("live-value")
+
+
+@pytest.mark.django_db
+def test_a_page_that_read_its_own_data_hands_in_its_cursor(django_assert_num_queries: Any) -> None:
+    source = '{% livefeed_value "testapp.article" cursor="abcd" %}7{% endlivefeed_value %}'
+    with django_assert_num_queries(0):
+        value = Elements(render(source)).one("live-value")
+    assert (value["cursor"], value.get("value")) == ("abcd", None)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_value_costs_three_queries(django_assert_num_queries: Any) -> None:
+    publish("testapp.article", {"n": 1})
+    with django_assert_num_queries(3):  # the topic's end, and a page of one event: the end again, and the event
+        render('{% livefeed_value "testapp.article" %}{% endlivefeed_value %}')
+
+
+@pytest.mark.django_db
+def test_a_counter_counts_the_items_of_its_topic() -> None:
+    Article.objects.bulk_create([Article() for _ in range(1234)])
+    elements = Elements(render('{% livefeed_count "testapp.article" %}'))
+    counter = elements.one("live-counter")
+    assert (counter["value"], elements.texts("live-counter")) == ("1234", ["1234"])
+    assert (plain_name(str(counter["topic"])), counter["cursor"]) == (ARTICLES, cursor(ARTICLES))
+
+
+@pytest.mark.django_db
+def test_messages_have_a_template_or_none_and_begin_with_what_comes_next() -> None:
+    options, message = 'limit=2 seconds=0.5 label="<A>"', '<b data-field="text"></b>'
+    source = f'{{% livefeed_toasts "unowned" {options} %}}{message}{{% endlivefeed_toasts %}}'
+    publish("unowned", {"text": "before"})
+    text = render(source, request_of(User(pk=7)))
+    elements = Elements(text)
+    toasts = elements.one("live-toasts")
+    assert (toasts["limit"], toasts["seconds"], toasts["cursor"]) == ("2", "0.5", cursor("unowned"))
+    assert toasts["data-text-dismiss"] == "Dismiss"
+    assert elements.list() == {"data-live-list": None, "role": "status", "aria-atomic": "false", "aria-label": "<A>"}
+    assert '<template><b data-field="text"></b></template>' in text
+    bare = render('{% livefeed_toasts "unowned" %} {% endlivefeed_toasts %}', request_of(User(pk=7)))
+    assert "<template>" not in bare
+    assert (Elements(bare).one("live-toasts")["limit"], Elements(bare).one("live-toasts")["seconds"]) == ("3", "8")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        '{% livefeed_value "testapp.review" %}<b>secret</b>{% endlivefeed_value %}',
+        '{% livefeed_count "testapp.review" %}',
+        '{% livefeed_toasts "testapp.review" %}<b>secret</b>{% endlivefeed_toasts %}',
+    ],
+)
+@pytest.mark.django_db
+def test_no_element_is_rendered_for_who_may_not_read(source: str) -> None:
+    assert render(source) == ""
+    assert "<live-" in render(source, request_of(User.objects.create_superuser("root")))
+
+
+@pytest.mark.django_db
+def test_a_guest_s_session_begins_with_a_signed_name_and_the_viewer_stays_the_same(client: Client) -> None:
+    """So that a list and a value on one page share their connection, also on a guest's very first page."""
+    request = RequestFactory().get("/")
+    request.user, request.session = AnonymousUser(), client.session
+    elements = Elements(render('{% livefeed "testapp.article" %}' + BUILD.replace("build", "unowned"), request))
+    assert elements.one("live-feed")["viewer"] == elements.one("live-value")["viewer"]
+    assert signature_holds(str(elements.one("live-value")["topic"]), f"session:{request.session.session_key}")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_newest_event_that_a_viewer_may_see_is_the_value(with_feed: Callable[[type[LiveFeed]], None]) -> None:
+    class Mine(LiveFeed):
+        name = "mine"
+        public = True
+
+        def get_data_for(self, user: Any, event: Any) -> Any:
+            return event.data if event.data["for"] == user.username else None
+
+    with_feed(Mine)
+    for n in range(3):
+        publish("mine", {"for": "ann", "n": n})
+    publish("mine", {"for": "bob", "n": 9})
+    source = '{% livefeed_value "mine" %}{% endlivefeed_value %}'
+    ann, bob, eve = (request_of(User(pk=n, username=name)) for n, name in enumerate(["ann", "bob", "eve"], 1))
+    assert json.loads(str(Elements(render(source, ann)).one("live-value")["value"]))["n"] == 2
+    assert json.loads(str(Elements(render(source, bob)).one("live-value")["value"]))["n"] == 9
+    assert "value" not in Elements(render(source, eve)).one("live-value")
+
+
+@pytest.mark.django_db
+def test_where_the_history_is_away_a_value_comes_by_a_snapshot_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Away:
+        def heads(self, topics: Any) -> Any:
+            raise HistoryUnavailable("gone")
+
+    monkeypatch.setattr("livefeed.listing.get_history", Away)
+    value = Elements(render('{% livefeed_value "testapp.article" %}–{% endlivefeed_value %}')).one("live-value")
+    assert value["cursor"] == entry(ARTICLES, NOWHERE)
+    assert "value" not in value
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "words"),
+    [
+        ('{% livefeed "testapp.article" hold="perhaps" %}', FeedError, '"auto" or "always" or "never"'),
+        ('{% livefeed_value "unowned" key=5 %}{% endlivefeed_value %}', FeedError, "No feed owns"),
+        ('{% livefeed_value "testapp.article" key="" %}{% endlivefeed_value %}', FeedError, "is empty"),
+        ('{% livefeed_value "testapp.article:7" key=5 %}{% endlivefeed_value %}', FeedError, "get_queryset"),
+        ('{% livefeed_value "a~b" %}{% endlivefeed_value %}', InvalidTopic, "signed"),
+        ('{% livefeed_count "unowned" %}', FeedError, "No feed owns"),
+        ('{% livefeed_count "plain" %}', FeedError, "get_queryset"),
+        ('{% livefeed_toasts "plain" limit=0 %}{% endlivefeed_toasts %}', FeedError, "limit is 0"),
+        ('{% livefeed_toasts "plain" seconds="5" %}{% endlivefeed_toasts %}', FeedError, "seconds is '5'"),
+        ('{% livefeed_toasts "a b" %}{% endlivefeed_toasts %}', InvalidTopic, "a b"),
+    ],
+)
+@pytest.mark.django_db
+def test_a_mistake_in_any_tag_says_what_to_write(source: str, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=re.escape(words)):
+        render(source)
+
+
+@pytest.mark.django_db
+def test_items_that_viewers_see_differently_are_not_counted(with_feed: Callable[[type[LiveFeed]], None]) -> None:
+    class Each(LiveFeed):
+        model = Article
+        name = "each"
+        fields = ["title"]
+        public = True
+
+        def get_data_for(self, user: Any, event: Any) -> Any:
+            return event.data
+
+    with_feed(Each)
+    with pytest.raises(FeedError, match="can't be counted"):
+        render('{% livefeed_count "each" %}')
+
+
+@pytest.mark.django_db
+def test_where_the_tag_turns_the_list_around_its_order_turns_too() -> None:
+    text = render('{% livefeed "testapp.article" insert="append" %}')
+    assert Elements(text).one("live-feed")["order"] == "pk"
+
+
+@pytest.mark.django_db
+def test_static_files_on_another_origin_are_no_place_for_a_worker(settings: Any) -> None:
+    settings.STATIC_URL = "https://static.example.com/"
+    text = render('{% livefeed "testapp.article" %}{% livefeed_count "testapp.article" %}')
+    for tag in ("live-feed", "live-counter"):
+        assert str(Elements(text).one(tag)["worker"]).startswith("/livefeed/livefeed.js?v=")

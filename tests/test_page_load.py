@@ -16,7 +16,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.template import RequestContext, Template
 from django.test import AsyncClient, RequestFactory
 
-from livefeed import html
+from livefeed import links, snapshots
 from livefeed.roster import Roster
 from livefeed.testing import EventStreamClient, open_stream
 from tests.testapp.models import Article
@@ -53,14 +53,15 @@ async def snapshot_after_a_reset(client: AsyncClient) -> str:
 @pytest.fixture
 def in_between(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody saves an article as soon as a page has taken its cursor for the first time."""
-    taken = html.cursor
+    taken = links.cursor
 
     def cursor_and_then_a_writer(*topics: str) -> str:
         found = taken(*topics)
         Article.objects.get_or_create(title="In between")
         return found
 
-    monkeypatch.setattr(html, "cursor", cursor_and_then_a_writer)
+    monkeypatch.setattr(links, "cursor", cursor_and_then_a_writer)
+    monkeypatch.setattr(snapshots, "cursor", cursor_and_then_a_writer)
 
 
 async def titles(stream: EventStreamClient, last: str) -> list[str]:

@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from livefeed import LiveFeed, html, pages, personal, personal_streams, tail
+from livefeed import LiveFeed, pages, personal, personal_streams, snapshots, tail
 from livefeed import hub as hub_module
 from livefeed.cursors import NONE_YET, Position, entry, parse_cursor
 from livefeed.events import Event, Stretch, new_event
@@ -1050,7 +1050,10 @@ def test_the_blank_item_has_every_field_that_a_shown_one_has(with_feed: Any) -> 
     Article.objects.create(title="open", votes=1)
     closed = Article.objects.create(title="anything", votes=1)
     text = render(ANN)
-    assert f'<li data-key="{closed.pk}"><span data-field="title">closed</span></li>' in text
+    assert (
+        f'<article data-key="{closed.pk}" data-order="[{closed.pk}]"><span data-field="title">closed</span></article>'
+        in text
+    )
     assert 'data-field="votes"' in text.partition("<template>")[2]
 
 
@@ -1058,7 +1061,7 @@ def test_the_blank_item_has_every_field_that_a_shown_one_has(with_feed: Any) -> 
 def test_an_item_that_the_hook_makes_no_dict_of_is_hidden(with_feed: Any, caplog: pytest.LogCaptureFixture) -> None:
     with_feed(feed(lambda user, event: "HUSH", name="orders", model=Article, fields=["title"]))
     Article.objects.create(title="one")
-    assert "data-key" not in str(html.snapshot("orders", ANN))
+    assert "data-key" not in str(snapshots.snapshot("orders", ANN))
     assert "MineFeed.get_data_for returned no dict" in caplog.text
     assert "HUSH" not in caplog.text
 
@@ -1073,7 +1076,7 @@ def test_a_hook_sees_an_item_as_an_event_that_has_no_number(with_feed: Any) -> N
 
     with_feed(feed(rule, name="orders", model=Article, fields=["title"]))
     article = Article.objects.create(title="one")
-    html.snapshot("orders", AnonymousUser())
+    snapshots.snapshot("orders", AnonymousUser())
     (event,) = asked
     assert (event.topic, event.type, event.seq, event.data) == (
         "orders",

@@ -632,7 +632,7 @@ async def test_a_snapshot_is_the_items_and_their_cursor(roster: Roster, async_cl
 async def test_a_snapshot_shows_as_many_items_as_are_asked_for(roster: Roster, async_client: AsyncClient) -> None:
     await Article.objects.abulk_create([Article(title=f"Number {n}") for n in range(30)])
     for query, count in [({}, 20), ({"limit": "7"}, 7), ({"limit": "9999"}, 30)]:
-        assert (await get(async_client, HTML, ARTICLES, **query)).text.count("<li") == count
+        assert (await get(async_client, HTML, ARTICLES, **query)).text.count("<article") == count
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "x", "10000", "1.5", "٣"])
@@ -656,6 +656,58 @@ async def test_a_snapshot_shows_what_the_topic_is_about(roster: Roster, async_cl
     text = (await get(async_client, HTML, "testapp.note:open")).text
     assert "here" in text
     assert "there" not in text
+
+
+async def test_a_snapshot_may_be_the_number_of_items(roster: Roster, async_client: AsyncClient) -> None:
+    await Article.objects.abulk_create([Article() for _ in range(17)])
+    response = await get(async_client, HTML, ARTICLES, show="count")
+    taken = await acursor(ARTICLES)
+    assert response.text == f'<data data-live-snapshot data-cursor="{taken}" value="17">17</data>'
+    assert response["Cache-Control"] == "private, no-store"
+    assert 'value="0"' in (await get(async_client, HTML, "testapp.note:open", show="count")).text
+
+
+async def test_a_snapshot_may_be_the_newest_value_or_that_of_a_row(roster: Roster, async_client: AsyncClient) -> None:
+    nothing = (await get(async_client, HTML, PLAIN, show="value")).text
+    assert nothing == f'<div data-live-snapshot data-cursor="{await acursor(PLAIN)}"></div>'
+    await apublish(PLAIN, {"percent": 70})
+    newest = (await get(async_client, HTML, PLAIN, show="value")).text
+    assert f'data-cursor="{await acursor(PLAIN)}" data-value="{{&quot;percent&quot;:70}}"' in newest
+    article = await Article.objects.acreate(title="Mine", votes=3)
+    row = (await get(async_client, HTML, ARTICLES, show="value", key=str(article.pk))).text
+    assert "&quot;votes&quot;:3" in row
+    for key in ("0", "no number", "9" * 30, "-1"):
+        answer = await get(async_client, HTML, ARTICLES, show="value", key=key)
+        assert (answer.status_code, "data-value" in answer.text) == (200, False), key
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ({"show": "everything"}, 'show is "items", "count" or "value"'),
+        ({"show": "value", "key": ""}, "key is"),
+        ({"show": "value", "key": "x" * 201}, "key is"),
+        ({"show": "value", "key": "a\x00b"}, "key is"),
+    ],
+)
+async def test_a_snapshot_of_what_there_is_not_is_a_bad_request(
+    roster: Roster, async_client: AsyncClient, query: dict[str, str], words: str
+) -> None:
+    assert_problem(await get(async_client, HTML, ARTICLES, **query), 400, words)
+
+
+@pytest.mark.parametrize("query", [{"show": "count"}, {"show": "value", "key": "1"}])
+async def test_a_topic_without_rows_has_no_number_of_them(
+    roster: Roster, async_client: AsyncClient, query: dict[str, str]
+) -> None:
+    assert_problem(await get(async_client, HTML, PLAIN, **query), 406, "This topic has no")
+
+
+@pytest.mark.parametrize("show", ["items", "count", "value"])
+async def test_every_snapshot_is_closed_where_the_stream_is(
+    roster: Roster, async_client: AsyncClient, show: str
+) -> None:
+    assert_problem(await get(async_client, HTML, "testapp.review", show=show), 404, "not for you")
 
 
 async def test_an_accept_header_that_can_t_be_decoded_is_a_406(async_client: Any) -> None:

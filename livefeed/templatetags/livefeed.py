@@ -1,4 +1,4 @@
-"""``{% load livefeed %}``: the widget, its script, and a cursor for pages that read their own data."""
+"""``{% load livefeed %}``: the elements, their script, and a cursor for pages that read their own data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.templatetags.static import static
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from .. import html
+from .. import html, links
 from ..viewers import page_viewer
 
 register = template.Library()
@@ -28,15 +28,47 @@ def livefeed_script() -> SafeString:
 
 
 @register.simple_tag(takes_context=True)
-def livefeed(context: Any, topic: str, *, limit: int = 0, insert: str = "", label: str = "") -> SafeString:
-    """Show a topic as a live list: ``{% livefeed "news.article" limit=20 insert="prepend" label="News" %}``."""
-    return html.live_feed(_request(context), topic, limit=limit, insert=insert, label=label)
+def livefeed(
+    context: Any, topic: str, *, limit: int = 0, insert: str = "", hold: str = "auto", label: str = ""
+) -> SafeString:
+    """Show a topic as a live list: ``{% livefeed "news.article" limit=20 insert="prepend" label="News" %}``.
+
+    ``hold`` says when new items wait until they are asked for: "always", "never", or "auto": while the end of the list
+    where they come in is out of sight.
+    """
+    return html.live_feed(_request(context), topic, limit=limit, insert=insert, hold=hold, label=label)
+
+
+@register.simple_block_tag(takes_context=True)
+def livefeed_value(context: Any, content: str, topic: str, *, key: Any = None, cursor: str = "") -> SafeString:
+    """Keep a value of any markup current: ``{% livefeed_value "build:42" %}<b data-field="percent"></b>%{% end… %}``.
+
+    It shows the topic's newest event or, with ``key``, that object of a feed's topic. A page that reads its own data
+    hands in the ``cursor`` that it took before.
+    """
+    return html.live_value(_request(context), topic, content, key=key, cursor=cursor)
+
+
+@register.simple_tag(takes_context=True)
+def livefeed_count(context: Any, topic: str) -> SafeString:
+    """Show how many items a topic has, and keep count: ``{% livefeed_count "news.article" %} articles``."""
+    return html.live_counter(_request(context), topic)
+
+
+@register.simple_block_tag(takes_context=True)
+def livefeed_toasts(context: Any, content: str, topic: str, **options: Any) -> SafeString:
+    """Show each event of a topic as a message for a while: ``{% livefeed_toasts "notice:7" seconds=5 %}…{% end… %}``.
+
+    What stands inside is the template of a message; where nothing does, the text of the event is shown. Takes
+    ``limit``, ``seconds``, ``label`` and ``cursor``.
+    """
+    return html.live_toasts(_request(context), topic, content, **options)
 
 
 @register.simple_tag(takes_context=True)
 def livefeed_cursor(context: Any, *topics: str) -> str:
     """Write the cursor of topics. Place it before anything on the page reads the data."""
-    return html.cursor_for(page_viewer(_request(context)), topics)
+    return links.cursor_for(page_viewer(_request(context)), topics)
 
 
 @register.simple_tag(takes_context=True)
@@ -47,7 +79,7 @@ def livefeed_url(context: Any, *topics: str) -> str:
     feed's topics those are left out that its rule does not open; where nothing is left the URL is "". It begins at the
     cursor of now, so place it before anything on the page reads the data.
     """
-    return html.signed_url(_request(context), topics)
+    return links.signed_url(_request(context), topics)
 
 
 def _request(context: Any) -> HttpRequest:

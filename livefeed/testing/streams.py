@@ -15,7 +15,7 @@ from asgiref.testing import ApplicationCommunicator as _Communicator
 from django.core.asgi import get_asgi_application
 from django.test import AsyncClient
 
-from ..html import stream_url
+from ..links import stream_url
 from ..roster import close_roster, rosters
 
 _LINE_END = re.compile(r"\r\n|\r|\n")

@@ -32,8 +32,8 @@ from django.test import override_settings
 
 from livefeed.events import new_event
 from livefeed.history import Retention, get_history
-from livefeed.html import stream_url
 from livefeed.leases import Leases
+from livefeed.links import stream_url
 from livefeed.pool import Pool
 from livefeed.roster import close_roster, get_roster
 from livefeed.sse import KEEP_ALIVE
