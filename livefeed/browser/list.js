@@ -1,97 +1,193 @@
-import { asText, bindAttribute, formatTime, lookUp, write } from './rendering.js';
+import { Arrivals } from './arrivals.js';
+import { parseElement } from './html.js';
+import { focusOn, morph, place, take } from './morph.js';
+import { compare, parseOrder, valuesOf } from './order.js';
+import { fill, format } from './rendering.js';
+import { atEnd, isScrolledPast } from './scrolling.js';
+import { newItems } from './texts.js';
 
-/** The items in an element's `[data-live-list]`, each a child with a `data-key`. */
+const BUSY = 100; // ms
+
+/**
+ * The items in an element's `[data-live-list]`, each a child with a `data-key`. New ones wait first, each by its key, and
+ * come into the page at once, or when the button `[data-live-new]` is pressed: while somebody reads further on.
+ */
 export class LiveList {
   #feed;
+  #arrivals;
+  #waiting = new Map();
 
   constructor(feed) {
     this.#feed = feed;
+    this.#arrivals = new Arrivals(feed);
     feed.addEventListener?.('animationend', ({ target }) => target.removeAttribute('data-live-added'));
   }
 
   get node() {
-    return this.#feed.querySelector('[data-live-list]');
+    return this.#feed.find('[data-live-list]');
   }
 
   get #items() {
     return [...this.node.children].filter((item) => 'key' in item.dataset);
   }
 
-  apply(type, data) {
-    if (!this.node || data?.pk === undefined) return;
-    const item = this.#items.find(({ dataset }) => dataset.key === String(data.pk));
-    if (type === 'deleted') item?.remove();
-    else if (item && ['created', 'updated'].includes(type)) this.#fill(item, data);
-    else if (type === 'created') this.#insert(data);
-  }
-
-  /** Says to assistive technology that the list is being changed, until shortly after. */
-  busy() {
-    this.node?.setAttribute('aria-busy', 'true');
-    setTimeout(() => this.node?.removeAttribute('aria-busy'), 100);
-  }
-
-  /** Takes over fresh items; who didn't change stays, with its focus, selection and animations. */
-  adopt(fresh) {
-    const old = new Map(this.#items.map((item) => [item.dataset.key, item]));
-    const items = fresh.map((item) => {
-      this.#format(item);
-      const known = old.get(item.dataset.key);
-      known?.removeAttribute('data-live-added');
-      return known?.isEqualNode(item) ? known : item;
-    });
-    for (const child of [...this.node.children]) if (!items.includes(child)) child.remove();
-    items.forEach((item, index) => {
-      if (this.node.children[index] !== item) this.node.insertBefore(item, this.node.children[index] ?? null);
-    });
-  }
-
-  /** Shows the times in the reader's language: all, or those of one format. */
-  format(style) {
-    if (this.node) this.#format(this.node, style);
-  }
-
-  #format(root, style) {
-    for (const element of root.querySelectorAll(style ? `[data-format="${style}"]` : '[data-format]')) {
-      write(element, this.#time(element) ?? element.textContent);
-    }
-  }
-
-  #time(element) {
-    return formatTime(element, (element.closest('[lang]') ?? this.#feed.closest('[lang]'))?.lang);
-  }
-
-  #insert(data) {
-    const template = this.#feed.querySelector('template')?.content.firstElementChild;
-    if (!template) return;
-    const item = document.importNode(template, true);
-    item.dataset.key = data.pk;
-    item.dataset.liveAdded = '';
-    this.#fill(item, data);
-    this.node[this.#appends ? 'append' : 'prepend'](item);
-    this.#trim();
+  #is(name, value) {
+    return this.#feed.getAttribute(name) === value;
   }
 
   get #appends() {
-    return this.#feed.getAttribute('insert') === 'append';
+    return this.#is('insert', 'append');
+  }
+
+  // Where new items come in.
+  get #nearest() {
+    return this.#items.at(this.#appends ? -1 : 0);
+  }
+
+  get #order() {
+    return parseOrder(this.#feed.getAttribute('order'));
+  }
+
+  get #limit() {
+    return Number(this.#feed.getAttribute('limit')) || Infinity;
+  }
+
+  /** Takes what events say: `[{type, data}]`, written together. */
+  apply(batch) {
+    if (!this.node) return;
+    if (batch.length > 1) this.#busy();
+    const before = this.#waiting.size;
+    for (const { type, data } of batch) if (Object(data).pk !== undefined) this.#take(type, data, String(data.pk));
+    this.#arrivals.add(Math.max(this.#waiting.size - before, 0), this.node);
+    if (!this.#isHeld()) this.#show();
+    this.#offer();
+  }
+
+  #take(type, data, key) {
+    const item = this.#items.find(({ dataset }) => dataset.key === key);
+    if (type === 'deleted') {
+      this.#waiting.delete(key);
+      if (item) take(item, this.node);
+    } else if (type === 'created' || type === 'updated') {
+      if (item) this.#change(item, data);
+      else if (type === 'created' || this.#waiting.has(key) || this.#isAmongThem(data)) this.#wait(key, data);
+    }
+  }
+
+  // Of more than the list shows, the first that came would go again.
+  #wait(key, data) {
+    this.#waiting.set(key, data);
+    if (this.#waiting.size > this.#limit) this.#waiting.delete(this.#waiting.keys().next().value);
+  }
+
+  #isHeld() {
+    const item = this.#nearest;
+    if (this.#is('hold', 'always')) return true;
+    return item && !this.#is('hold', 'never') && isScrolledPast(this.node, item, this.#appends ? 'bottom' : 'top');
+  }
+
+  // Where there is no button, nothing waits for it.
+  #offer() {
+    const button = this.#feed.find('[data-live-new]');
+    if (!button) return this.#show();
+    button.hidden = !this.#waiting.size;
+    button.textContent = newItems(this.#feed, this.#waiting.size);
+  }
+
+  /** Shows the items that wait, and goes there. */
+  open() {
+    this.#show();
+    this.#offer();
+    if (this.#nearest) focusOn(this.#nearest);
+  }
+
+  #show() {
+    if (!this.#waiting.size) return;
+    atEnd(this.node, () => {
+      for (const [key, data] of this.#waiting) this.#insert(key, data);
+      this.#waiting.clear();
+      this.#trim();
+    });
+  }
+
+  // Says to assistive technology that the list is being changed, until shortly after.
+  #busy() {
+    this.node.ariaBusy = true;
+    setTimeout(() => this.node?.removeAttribute('aria-busy'), BUSY);
+  }
+
+  /** Takes over fresh items; what didn't change stays, with its focus, selection and animations. */
+  adopt(fresh) {
+    this.#busy();
+    this.#waiting.clear();
+    this.#offer();
+    const old = new Map(this.#items.map((item) => [item.dataset.key, item]));
+    let next = this.#items.at(-1)?.nextElementSibling ?? null;
+    const items = fresh.map((item) => this.#keep(old.get(item.dataset.key), item));
+    for (const item of old.values()) if (!items.includes(item)) take(item, this.node);
+    for (const item of items.reverse()) {
+      if (item.parentNode !== this.node || item.nextElementSibling !== next) place(this.node, item, next);
+      next = item;
+    }
+  }
+
+  #keep(known, item) {
+    format(item, this.#feed);
+    known?.removeAttribute('data-live-added');
+    return known ? morph(known, item) : item;
+  }
+
+  #insert(key, data) {
+    const item = this.#render(data);
+    if (!item) return;
+    item.dataset.key = key;
+    item.dataset.liveAdded = '';
+    place(this.node, item, this.#placeOf(item, data));
+  }
+
+  #change(item, data) {
+    const known = item.dataset.order;
+    const fresh = this.#render(data, item);
+    const next = this.#placeOf(fresh, data);
+    if (fresh.dataset.order !== known && next !== fresh.nextElementSibling) place(this.node, fresh, next);
+  }
+
+  // The item as its data says: HTML from the server, or the template with the data in it.
+  #render(data, item) {
+    if (data.html && this.#is('render', 'html')) return this.#keep(item, parseElement(data.html));
+    const template = this.#feed.find('template')?.content.firstElementChild;
+    const made = item ?? (template && document.importNode(template, true));
+    if (made) fill(made, data, this.#feed);
+    return made;
+  }
+
+  // What an item stands before: by its values, which are kept with it for those that come later; else at the near end.
+  #placeOf(item, data) {
+    const values = valuesOf(this.#order, data);
+    if (values) item.dataset.order = JSON.stringify(values);
+    if (values || this.#appends) return this.#after(values, item);
+    return this.#nearest ?? this.node.firstElementChild;
+  }
+
+  #after(values, self) {
+    const order = this.#order;
+    const items = this.#items.filter((item) => item !== self);
+    const stands = ({ dataset }) => dataset.order && compare(order, values, JSON.parse(dataset.order)) < 0;
+    return (values && items.find(stands)) ?? items.at(-1)?.nextElementSibling ?? null;
+  }
+
+  // An item that was further on than the list shows is in it now, unless its place is at the far end.
+  #isAmongThem(data) {
+    const values = valuesOf(this.#order, data);
+    const next = values && this.#after(values);
+    const end = this.#appends ? this.#items[0] : this.#items.at(-1)?.nextElementSibling;
+    return next && next !== end;
   }
 
   // From the far end; never the item somebody is in.
   #trim() {
-    const limit = Number(this.#feed.getAttribute('limit')) || Infinity;
     const items = this.#appends ? this.#items : this.#items.reverse();
-    const spare = items.length - limit;
-    if (spare <= 0) return;
-    for (const item of items.filter((item) => !item.matches(':focus-within')).slice(0, spare)) item.remove();
-  }
-
-  #fill(item, data) {
-    for (const element of [item, ...item.querySelectorAll('*')]) {
-      for (const { name, value } of [...element.attributes]) {
-        if (name.startsWith('data-attr-')) bindAttribute(element, name.slice(10), lookUp(data, value));
-      }
-      const { field } = element.dataset;
-      if (field !== undefined) write(element, this.#time(element) ?? asText(lookUp(data, field)));
-    }
+    const free = items.filter((item) => !item.matches(':focus-within'));
+    for (const item of free.slice(0, Math.max(items.length - this.#limit, 0))) item.remove();
   }
 }

@@ -5,11 +5,23 @@
  * request, can't carry Authorization, and doesn't notice a connection that is dead but open.
  */
 
+import { LiveCounterElement } from './live-counter.js';
 import { LiveFeedElement } from './live-feed.js';
+import { LiveToastsElement } from './live-toasts.js';
+import { LiveValueElement } from './live-value.js';
 
 export { connect } from './connection.js';
 export { EventStreamParser } from './parser.js';
 export { configure } from './union.js';
-export { LiveFeedElement };
+export { LiveCounterElement, LiveFeedElement, LiveToastsElement, LiveValueElement };
 
-if (globalThis.customElements && !customElements.get('live-feed')) customElements.define('live-feed', LiveFeedElement);
+const ELEMENTS = {
+  'live-feed': LiveFeedElement,
+  'live-value': LiveValueElement,
+  'live-counter': LiveCounterElement,
+  'live-toasts': LiveToastsElement,
+};
+
+for (const [name, element] of Object.entries(ELEMENTS)) {
+  if (globalThis.customElements && !customElements.get(name)) customElements.define(name, element);
+}

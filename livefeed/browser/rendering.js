@@ -1,11 +1,18 @@
-/** Data into markup, as text: fields, attributes on a short list, times in the reader's language. */
+import { formatted } from './formats.js';
 
-const ATTRIBUTES = /^(?:href|src|datetime|title|alt|class|hidden|data-.+|aria-.+)$/;
-const URL_ATTRIBUTES = ['href', 'src'];
-const LOADS_CODE = 'script, link, base, iframe, frame, object, embed';
+/** Data into markup, as text: fields, attributes on a short list, numbers and times in the page's language. */
 
-export const lookUp = (data, path) =>
-  Object.hasOwn(data, path) ? data[path] : path.split('.').reduce((value, name) => value?.[name], data);
+const ATTRIBUTES = /^(?:href|src|datetime|title|alt|class|hidden|value|max|min|low|high|optimum|(?:data|aria)-.+)$/;
+const ADDRESSES = /^(?:href|src)$/;
+const SAFE = /^(?:https?|mailto):/;
+const LOADS_CODE = 'script, style, link, meta, base, iframe, frame, object, embed';
+const LIVE = 'live-feed, live-value, live-counter, live-toasts';
+
+/** The field of this name, or the one that a path such as "author.name" leads to; "" is the data itself. */
+const lookUp = (data, path) => {
+  if (path === '') return data;
+  return Object.hasOwn(Object(data), path) ? data[path] : path.split('.').reduce((value, name) => value?.[name], data);
+};
 
 export const asText = (value) => (value && typeof value === 'object' ? JSON.stringify(value) : String(value ?? ''));
 
@@ -13,60 +20,46 @@ export function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-export function bindAttribute(element, name, value) {
+/** Puts data into an element and what is in it: `data-field` and `data-attr-*`. A live element inside has its own data. */
+export function fill(root, data, host = root) {
+  for (const element of bound(root, '*')) {
+    for (const { name, value } of [...element.attributes]) {
+      if (name.startsWith('data-attr-')) bindAttribute(element, name.slice(10), lookUp(data, value));
+    }
+    const { field } = element.dataset;
+    const text = asText(lookUp(data, field ?? ''));
+    if (field !== undefined) write(element, formatted(element, host, text) || text);
+  }
+}
+
+/** Shows numbers and times in the page's language: those of this selector. */
+export function format(root, host = root, selector = '[data-format]') {
+  for (const element of bound(root, selector)) write(element, formatted(element, host) || element.textContent);
+}
+
+const bound = (root, selector) =>
+  [root, ...root.querySelectorAll(selector)].filter(
+    (element) => element.matches(selector) && !element.matches(LOADS_CODE) && isOf(root, element),
+  );
+
+/** Whether an element inside belongs to this one, and not to another live element between them. */
+export function isOf(root, element) {
+  const owner = element.closest(LIVE);
+  return !owner || owner === root || !root.contains(owner);
+}
+
+function bindAttribute(element, name, value) {
   if (!ATTRIBUTES.test(name)) return;
   const gone = name === 'hidden' ? !value : value === null || value === undefined;
-  if (gone || (URL_ATTRIBUTES.includes(name) && !isSafe(element, value))) return element.removeAttribute(name);
   const text = name === 'hidden' ? '' : asText(value);
-  if (element.getAttribute(name) !== text) element.setAttribute(name, text);
+  if (gone || (ADDRESSES.test(name) && !isSafe(text))) element.removeAttribute(name);
+  else if (element.getAttribute(name) !== text) element.setAttribute(name, text);
 }
 
-function isSafe(element, value) {
-  if (element.matches(LOADS_CODE)) return false;
+function isSafe(url) {
   try {
-    return ['http:', 'https:', 'mailto:'].includes(new URL(value, document.baseURI).protocol);
+    return SAFE.test(new URL(url, document.baseURI));
   } catch {
     return false;
-  }
-}
-
-const TIMES = {
-  time: { timeStyle: 'short' },
-  date: { dateStyle: 'medium' },
-  datetime: { dateStyle: 'medium', timeStyle: 'short' },
-  relative: { numeric: 'auto' },
-};
-const UNITS = { year: 31_536_000, month: 2_592_000, week: 604_800, day: 86_400, hour: 3600, minute: 60, second: 1 };
-const formats = new Map();
-
-/** The time in `datetime` as `data-format` says, or null where there is none. */
-export function formatTime(element, language) {
-  const { format } = element.dataset;
-  const text = element.getAttribute('datetime') ?? '';
-  const time = Date.parse(text);
-  if (!Object.hasOwn(TIMES, format ?? '') || Number.isNaN(time)) return null;
-  if (format === 'relative') return relativeTime((time - Date.now()) / 1000, intl(format, language));
-  return intl(format, language, text.length === 10 ? 'UTC' : undefined).format(time); // a bare date has no time zone
-}
-
-function relativeTime(seconds, format) {
-  const [unit, size] = Object.entries(UNITS).find(([, size]) => Math.abs(seconds) >= size) ?? ['second', 1];
-  return format.format(Math.trunc(seconds / size), unit);
-}
-
-function intl(format, language, timeZone) {
-  const key = [format, language, timeZone].join();
-  if (!formats.has(key)) {
-    const Format = format === 'relative' ? Intl.RelativeTimeFormat : Intl.DateTimeFormat;
-    formats.set(key, new Format(languageTag(language), { ...TIMES[format], timeZone }));
-  }
-  return formats.get(key);
-}
-
-function languageTag(language) {
-  try {
-    return Intl.getCanonicalLocales(language || undefined);
-  } catch {
-    return undefined; // "en_US" is no language tag
   }
 }

@@ -1,41 +1,49 @@
+import { say } from './announcer.js';
 import { write } from './rendering.js';
+import { textOf, timed } from './texts.js';
 
-const PATIENCE = 1000; // ms a state other than open must last before it is written: blips are nobody's business
-const TEXTS = { open: 'live', waiting: 'reconnecting', limited: 'reconnecting', denied: 'stopped', failed: 'stopped', paused: 'stopped', closed: 'stopped' };
+const LASTS = 1000; // ms a state must last to be written: blips are nobody's business
+const NEWS = 5000; // ms it must last to be said
+const TICK = 1000;
+const PASSING = ['connecting', 'catching-up', 'waiting']; // from one to the next is no news
 
+/** The line `[data-live-status]`: how the connection is, in words, with the time until the next try. */
 export class StatusLine {
-  #feed;
-  #state;
-  #timer = null;
-  #lasting = false;
+  #element;
+  #change;
+  #timer;
+  #since = 0; // when it was open last; 0 while it is
+  #said = '';
 
-  constructor(feed) {
-    this.#feed = feed;
+  constructor(element) {
+    this.#element = element;
   }
 
-  show(state) {
-    this.#state = state;
-    if (state === 'open') {
-      clearTimeout(this.#timer);
-      this.#timer = null;
-      this.#lasting = false;
-      this.#write();
-    } else if (this.#lasting) this.#write();
-    else this.#timer ??= setTimeout(() => this.#last(), PATIENCE);
+  show(change) {
+    this.#change = change;
+    this.#since = change.state === 'open' ? 0 : this.#since || Date.now();
+    this.#look();
   }
 
-  #last() {
-    this.#lasting = true;
-    this.#write();
-  }
-
-  #write() {
-    const line = this.#feed.querySelector('[data-live-status]');
+  #look() {
+    clearTimeout(this.#timer);
+    const line = this.#element.find('[data-live-status]');
     if (!line) return;
-    const { dataset } = this.#feed;
-    const text = (name) => dataset[`text${name[0].toUpperCase()}${name.slice(1)}`];
-    write(line, text(this.#state) ?? text(TEXTS[this.#state] ?? this.#state) ?? '');
-    line.hidden = !line.textContent;
-    if (!line.hasAttribute('role')) line.setAttribute('role', 'status'); // after the first: "Live" is no news at load
+    const { state, at } = this.#change;
+    const passing = PASSING.includes(state);
+    const age = this.#since && Date.now() - this.#since;
+    const text = textOf(this.#element, state);
+    if (!passing || age >= LASTS) {
+      write(line, timed(this.#element, text, at));
+      line.hidden = !text;
+    }
+    const news = this.#since && (passing ? 'waiting' : state);
+    if (age >= NEWS || !news) this.#say(news || '', line.textContent);
+    if (news && (age < NEWS || text.includes('#'))) this.#timer = setTimeout(() => this.#look(), TICK);
+  }
+
+  #say(news, text) {
+    if (news !== this.#said) say(text);
+    this.#said = news;
   }
 }

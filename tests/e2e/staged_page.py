@@ -21,10 +21,15 @@ for (const name of ['state', 'message', 'gap', 'limit'])
   addEventListener(`livefeed:${name}`, (e) => seen.push({ name, feed: e.target.id, ...e.detail }));
 """
 
-ITEM = '<li data-key="{key}"><a data-attr-href="url" href="{url}"><span data-field="title">{title}</span></a></li>'
+ITEM = (
+    '<article data-key="{key}">'
+    '<a data-attr-href="url" href="{url}"><span data-field="title">{title}</span></a>'
+    "</article>"
+)
 TEXTS = (
-    'data-text-connecting="Connecting…" data-text-live="Live" data-text-reconnecting="Reconnecting…" '
-    'data-text-stopped="Stopped"'
+    'data-text-connecting="Connecting…" data-text-open="Live" data-text-waiting="Next try #." '
+    'data-text-denied="Stopped" data-text-new-one="# new item" data-text-new-other="# new items" '
+    'data-text-pause="Pause" data-text-resume="Resume"'
 )
 
 
@@ -47,7 +52,8 @@ def feed(
     return f"""
       <live-feed id="{name}" src="{src}" topic="{topic}" cursor="{cursor}" {viewer} {attributes} {TEXTS}>
         <p data-live-status hidden></p>
-        <ol data-live-list role="feed" aria-label="News">{items}</ol>
+        <button type="button" data-live-pause hidden></button> <button type="button" data-live-new hidden></button>
+        <div data-live-list role="{"log" if "append" in attributes else "feed"}" aria-label="News">{items}</div>
         <template>{template or item("")}</template>
       </live-feed>"""
 

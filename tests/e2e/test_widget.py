@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.e2e.staged_page import LIMIT, document, feed, item, keys, until, wait_for_keys
-from tests.e2e.staged_site import STRICT, Site
+from tests.e2e.staged_site import STRICT, Site, retry_after
 from tests.e2e.staged_stream import block, created
 
 if TYPE_CHECKING:
@@ -55,10 +55,10 @@ def test_append_trims_at_the_beginning_but_not_where_somebody_is(site: Site, liv
     wait_for_keys(page, [4, 5])
 
 
-BOUND = """<li data-key="" data-attr-onclick="js" data-attr-style="css" data-attr-id="id" data-attr-class="kind"
+BOUND = """<article data-key="" data-attr-onclick="js" data-attr-style="css" data-attr-id="id" data-attr-class="kind"
   data-attr-data-mood="mood" data-attr-aria-current="now" data-attr-hidden="secret"><a data-attr-href="url"
   data-attr-title="title"><b data-field="title"></b><i data-field="author.name"></i><img data-attr-src="image"
-  data-attr-alt="title"><iframe data-attr-srcdoc="title" data-attr-src="url"></iframe></a></li>"""
+  data-attr-alt="title"><iframe data-attr-srcdoc="title" data-attr-src="url"></iframe></a></article>"""
 
 
 def test_text_is_text_and_only_listed_attributes_are_set(site: Site, live: Window) -> None:
@@ -243,7 +243,7 @@ def test_a_reset_reloads_without_doubles_losses_or_flicker(site: Site, live: Win
     site.snapshot = f'<div data-live-snapshot data-cursor="c60">{fresh}</div>'
     site.stream().send(RESET)
     site.wait_until(lambda: bool(site.snapshot_requests), "a request for the snapshot")
-    assert site.snapshot_requests[0].path == "/livefeed/?topic=news.article&limit=4"
+    assert site.snapshot_requests[0].path == "/livefeed/?topic=news.article&show=items&limit=4&insert=prepend"
     site.stream().send(created(6, "six", "c51") + created(7, "seven", "c52"))  # 6 is in the snapshot, 7 is not yet
     wait_for_keys(page, [7, 6, 4, 3])  # live also while it waits
     site.snapshot_may_leave.set()
@@ -307,34 +307,46 @@ def test_configure_sends_authorization_and_gets_a_fresh_token(site: Site, window
     assert page.evaluate("violations") == []
 
 
-def test_the_state_is_shown_when_it_lasts(site: Site, live: Window) -> None:
+# Notes what a line says, and what assistive technology is told.
+LISTEN = """() => {
+  window.texts = [];
+  window.said = [];
+  const note = (where, list) => new MutationObserver(() => where.textContent && list.push(where.textContent))
+    .observe(where, { childList: true });
+  note(document.querySelector('[data-live-status]'), texts);
+  note(document.querySelector('[data-live-announcer]'), said);
+}"""
+
+
+def test_the_state_is_shown_when_it_lasts_and_said_when_it_lasts_longer(site: Site, live: Window) -> None:
     page = live(feed())
     status = page.locator("[data-live-status]")
     assert status.text_content() == "Live"
     assert status.is_visible()
-    page.evaluate("""() => {
-      window.texts = [];
-      const line = document.querySelector('[data-live-status]');
-      new MutationObserver(() => texts.push(line.textContent)).observe(line, { childList: true });
-    }""")
+    page.evaluate(LISTEN)
     site.stream().end()  # a blip: retry is half a second
     site.stream(2).open()
     until(page, "document.querySelector('live-feed').state === 'open'")
-    assert page.evaluate("texts") == []
+    assert page.evaluate("[texts, said]") == [[], []]
 
-    site.answers = [503] * 3
+    site.answers = [retry_after(503, "7")]
     site.streams[-1].end()
     until(page, "document.querySelector('live-feed[state=waiting]')")
-    until(page, "texts.includes('Reconnecting…')")
+    until(page, "/^Next try in [1-7] seconds?\\.$/.test(said)")
+    until(page, "texts.length > 3")  # the line counts the time; that is not said
     site.stream(3).open()
-    until(page, "texts.includes('Live')")
-    assert page.evaluate("texts") == ["Reconnecting…", "Live"]
-    assert status.get_attribute("role") == "status"
+    until(page, "said.length === 2")
+    assert page.evaluate("[texts.at(-1), said.at(-1)]") == ["Live", "Live"]
 
     site.answers = [404]
     site.streams[-1].end()
     until(page, "document.querySelector('live-feed[state=denied]')")
     until(page, "texts.at(-1) === 'Stopped'")
+    assert page.locator("[data-live-pause]").text_content() == "Resume"
+    page.click("[data-live-pause]")
+    site.stream(4).open()
+    until(page, "document.querySelector('live-feed').state === 'open'")
+    assert page.locator("[data-live-pause]").text_content() == "Pause"
 
 
 def test_being_refused_is_told_with_the_limit(site: Site, window: Window) -> None:
@@ -390,9 +402,10 @@ def test_pause_closes_and_resume_goes_on(site: Site, live: Window) -> None:
     page = live(feed(item(1, "one")))
     site.stream().send(created(2, "two", "c5"))
     wait_for_keys(page, [2, 1])
-    page.evaluate("document.querySelector('live-feed').pause()")
+    page.click("[data-live-pause]")
     assert site.stream().ended.wait(LIMIT)
     assert page.locator("live-feed").get_attribute("state") == "paused"
+    assert page.locator("[data-live-pause]").text_content() == "Resume"
     page.evaluate("document.querySelector('live-feed').resume()")
     assert site.stream(2).cursor == "c5"
 

@@ -1,0 +1,30 @@
+/**
+ * What assistive technology is told: by one polite live region for all elements of the page, so that each thing is said
+ * once. It is there, and empty, before anything is said: what comes with its text, or is the same again, is often not read.
+ */
+
+const PAUSE = 100; // ms
+const UNSEEN = 'position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)';
+
+let region;
+let texts = [];
+
+export function prepareToSay() {
+  if (region?.isConnected) return;
+  region = document.createElement('div');
+  region.setAttribute('role', 'status');
+  region.dataset.liveAnnouncer = '';
+  region.style.cssText = UNSEEN; // which every policy allows, other than the attribute
+  document.body.append(region);
+}
+
+export function say(text) {
+  prepareToSay();
+  region.textContent = '';
+  if (!texts.includes(text) && texts.push(text) === 1) setTimeout(speak, PAUSE);
+}
+
+function speak() {
+  region.textContent = texts.join(' ');
+  texts = [];
+}

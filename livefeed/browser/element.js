@@ -1,0 +1,236 @@
+import { backOff, isRefused } from './answers.js';
+import { prepareToSay } from './announcer.js';
+import { isCovered } from './cursors.js';
+import { plainName } from './endpoint.js';
+import { nextFrame } from './frames.js';
+import { parseJSON } from './json.js';
+import { format, isOf } from './rendering.js';
+import { warn } from './reporting.js';
+import { follow } from './sharing.js';
+import { fetchSnapshot } from './snapshot.js';
+import { StatusLine } from './status.js';
+import { textOf } from './texts.js';
+import { sleep } from './waiting.js';
+
+const RESET_PAUSE = 2000; // ms at most: a reset reaches everyone at once, the reloads should not
+const STOPPED = ['paused', 'denied', 'failed', 'closed'];
+const ADDRESS = ['src', 'topic', 'credentials', 'viewer', 'share', 'transport', 'worker'];
+
+/**
+ * An element that follows a topic. What one is made of: `ready()` when its content is there, and when `value` changed;
+ * `take(batch)` for events, `[{type, data}]`; `press(dataset)` for its buttons; and, where a gap can be closed,
+ * `show`, the kind of snapshot that it asks for, and `adopt(root)`, which gets it.
+ */
+export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
+  static observedAttributes = [...ADDRESS, 'value'];
+
+  #status = new StatusLine(this);
+  #membership; // while subscribed
+  #state = '';
+  #halted = ''; // 'paused' or 'closed' by the page
+  #source; // what the content is of
+  #cursor; // the attribute as we know it: another value was brought by somebody else
+  #shown = ''; // the cursor of the snapshot that is shown: what lies before it is in there
+  #stale = false; // the content needs a snapshot
+  #reload; // the one under way
+  #missed; // events since the request for the snapshot
+  #queue = [];
+  #changing = false;
+
+  constructor() {
+    super();
+    this.addEventListener?.('click', ({ target }) => {
+      const button = target.closest('button');
+      if (button && isOf(this, button)) this.press(button.dataset, button);
+    });
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  get cursor() {
+    return this.#membership?.cursor ?? this.#given;
+  }
+
+  pause() {
+    this.#halt('paused');
+  }
+
+  close() {
+    this.#halt('closed');
+  }
+
+  /** Goes on after `pause()` or `close()`, from where it was. */
+  resume() {
+    this.#halted = '';
+    this.#enter();
+  }
+
+  /** Connects anew at once, from every state. */
+  reconnect() {
+    if (this.#membership) this.#membership.reconnect();
+    else this.resume();
+  }
+
+  /** The element inside that is this one's own, and not another live element's. */
+  find(selector) {
+    return [...this.querySelectorAll(selector)].find((element) => isOf(this, element));
+  }
+
+  connectedCallback() {
+    if (document.readyState === 'loading') document.addEventListener('DOMContentLoaded', () => this.#begin());
+    else this.#begin();
+    this.#enter();
+  }
+
+  // Moving a node is a removal and an insertion: only who is still out afterwards has left.
+  disconnectedCallback() {
+    queueMicrotask(() => this.isConnected || this.#leave());
+  }
+
+  connectedMoveCallback() {}
+
+  attributeChangedCallback(name, before, after) {
+    if (before === after || this.#source === undefined) return;
+    if (name === 'value') return this.ready();
+    if (!this.#changing) queueMicrotask(() => this.#resubscribe()); // `topic` and `cursor` are set one after the other
+    this.#changing = true;
+  }
+
+  #begin() {
+    prepareToSay();
+    format(this);
+    this.#label();
+    this.ready();
+  }
+
+  ready() {}
+
+  press(dataset) {
+    if ('livePause' in dataset) this.#isStopped ? this.reconnect() : this.pause();
+  }
+
+  get #isStopped() {
+    return STOPPED.includes(this.#state);
+  }
+
+  #label() {
+    const button = this.find('[data-live-pause]');
+    if (!button) return;
+    button.hidden = false;
+    button.textContent = textOf(this, this.#isStopped ? 'resume' : 'pause');
+  }
+
+  #resubscribe() {
+    this.#changing = false;
+    this.#leave();
+    this.#enter();
+  }
+
+  async #enter() {
+    const { topic, ...address } = Object.fromEntries(ADDRESS.map((name) => [name, this.getAttribute(name) ?? undefined]));
+    if (this.#membership || this.#halted || !this.isConnected || !address.src || !topic) return;
+    const source = `${address.src} ${topic}`;
+    this.#stale ||= this.#source !== undefined && this.#source !== source && this.#given === this.#cursor;
+    this.#source = source;
+    if (this.#stale && this.show && !(await this.#refresh(0))) return;
+    this.#become({ state: 'connecting', reason: 'start', attempt: 0 });
+    this.#cursor = this.#given;
+    this.#membership = follow(address, {
+      topic,
+      cursor: this.#cursor,
+      onevent: (event) => this.#receive(event),
+      onreset: (reset) => this.#reset(reset),
+      onstate: (change) => this.#become(change),
+    });
+  }
+
+  #leave() {
+    this.#reload = null;
+    this.#flush();
+    const cursor = this.#membership?.leave();
+    if (this.#membership && this.#given === this.#cursor) this.#remember(cursor);
+    this.#membership = null;
+  }
+
+  #halt(state) {
+    this.#halted = state;
+    this.#leave();
+    this.#become({ state, reason: 'user', attempt: 0 });
+  }
+
+  get #given() {
+    return this.getAttribute('cursor') ?? '';
+  }
+
+  #remember(cursor) {
+    this.#cursor = cursor;
+    this.setAttribute('cursor', cursor);
+  }
+
+  #become({ state, reason, attempt, retryIn, at = Date.now() + retryIn, limit }) {
+    if (state === 'connecting' && this.#state === state) return;
+    if (isRefused(state)) this.#reload = null;
+    this.#state = state;
+    this.setAttribute('state', state);
+    this.#status.show({ state, at });
+    this.#label();
+    this.#emit('state', { state, reason, attempt, retryIn, at });
+    if (state === 'limited') this.#emit('limit', { limit, retryIn });
+    if (state === 'open' && this.#stale && !this.#reload) this.#refresh(0);
+  }
+
+  #emit(name, detail) {
+    const options = { detail, bubbles: true, composed: true, cancelable: name === 'message' };
+    return this.dispatchEvent(new CustomEvent(`livefeed:${name}`, options));
+  }
+
+  // What comes until the next frame is written together.
+  #receive({ type, data: text, id, topic }) {
+    const data = parseJSON(text, text);
+    if (type === 'message') this.dispatchEvent(new MessageEvent(type, { data: text, lastEventId: id }));
+    if (!this.#emit('message', { type, data, id, topic })) return;
+    if (this.#queue.push({ type, data, id }) === 1) nextFrame(() => this.#flush());
+  }
+
+  #flush() {
+    const batch = this.#queue.splice(0).filter(({ id }) => !isCovered(id, this.#shown));
+    this.#missed?.push(...batch);
+    if (batch.length) this.take(batch);
+  }
+
+  #reset({ reason }) {
+    this.#emit('gap', { topic: plainName(this.getAttribute('topic')), reason });
+    this.#stale = Boolean(this.show);
+    if (this.show) this.#refresh(Math.random() * RESET_PAUSE);
+  }
+
+  /** Takes the content from a snapshot. Tries until it is there; false if it was called off. */
+  async #refresh(pause) {
+    const run = (this.#reload = {});
+    for (let attempt = 0; ; attempt += 1) {
+      await sleep(pause);
+      if (this.#reload !== run) return false;
+      this.#flush();
+      this.#missed = [];
+      const snapshot = await fetchSnapshot(this).catch(warn);
+      if (this.#reload !== run) return false;
+      if (snapshot) return this.#adopt(snapshot);
+      pause = backOff(1000, attempt, Math.random);
+    }
+  }
+
+  // The stream went on meanwhile: what the snapshot doesn't hold yet is applied to it.
+  #adopt({ root, cursor }) {
+    this.#flush();
+    const missed = this.#missed.filter(({ id }) => !isCovered(id, cursor));
+    this.#reload = this.#missed = null;
+    this.#stale = false;
+    this.#shown = cursor;
+    this.adopt(root);
+    if (missed.length) this.take(missed);
+    this.#remember(cursor);
+    return true;
+  }
+}

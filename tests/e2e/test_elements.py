@@ -1,0 +1,163 @@
+"""`<live-value>`, `<live-counter>` and `<live-toasts>` in a real browser, several on one page with one connection."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.staged_page import document, until
+from tests.e2e.staged_site import STRICT, Site
+from tests.e2e.staged_stream import block, created, cursor
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+    Window = Callable[..., Page]
+
+pytestmark = pytest.mark.browser
+pytest_plugins = ["tests.e2e.staged_fixtures"]
+
+TRUSTED_TYPES = f"{STRICT}; require-trusted-types-for 'script'; trusted-types livefeed"
+EVIL = '<img src=x onerror="window.owned=1"><script>window.owned=2</script>'
+
+
+def element(name: str, topic: str, inside: str, **attributes: object) -> str:
+    """Return a live element as the tags write it; its id is its topic's."""
+    given = {"id": topic, "src": "/livefeed/", "topic": topic, "cursor": cursor(0, topic), **attributes}
+    text = " ".join(f'{key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"' for key, value in given.items())
+    return f"<{name} {text}>{inside}</{name}>"
+
+
+def open_page(site: Site, window: Window, *elements: str, lang: str = "en", policy: str = TRUSTED_TYPES) -> Page:
+    site.policy = policy
+    site.automatic = True
+    site.pages["/"] = document("<button id='here'>Here</button>" + "".join(elements), lang=lang)
+    page = window(site.url)
+    until(
+        page, "document.querySelectorAll(':is(live-value, live-counter, live-toasts):not([state=open])').length === 0"
+    )
+    return page
+
+
+def text(page: Page, selector: str) -> str:
+    return (page.locator(selector).text_content() or "").replace("\xa0", " ").strip()
+
+
+def wait_for_text(page: Page, selector: str, wanted: str) -> None:
+    condition = "document.querySelector(argument[0])?.textContent.replace(/\\s+/g, ' ').trim() === argument[1]"
+    until(page, condition, [selector, wanted])
+
+
+BUILD = """<progress max="100" data-attr-value="percent"></progress> <b data-field="percent"></b>%
+  <a data-attr-href="log" data-field="log"></a><script type="text/plain" data-field="percent"></script>
+  <i data-field="price" data-format="currency:EUR"></i> <s data-field="share" data-format="percent"></s>
+  <time data-attr-datetime="at" data-field="at" data-format="date"></time>"""
+
+
+def test_a_value_fills_what_is_inside_at_once_and_with_each_event(site: Site, window: Window) -> None:
+    first = {"percent": 70, "log": "/log/1", "price": "1234.5", "share": 0.256, "at": "2030-03-04"}
+    page = open_page(
+        site,
+        window,
+        element("live-value", "build", BUILD, value=json.dumps(first)),
+        element("live-value", "news.article", '<b data-field="title">not yet</b>', key="7"),
+        element("live-value", "plain", '<b data-field=""></b>'),
+        lang="de",
+    )
+    assert page.locator("#build progress").get_attribute("value") == "70"
+    assert text(page, "#build b") == "70"
+    assert text(page, "#build i") == "1.234,50 €"
+    assert text(page, "#build s") == "25,6 %"
+    assert text(page, "#build time") == "04.03.2030"
+    assert text(page, "[id='news.article'] b") == "not yet"
+    assert text(page, "#build script") == ""
+    site.stream().send(block("progress", {"percent": 71}, topic="build"))
+    site.stream().send(block("progress", {"percent": EVIL, "log": "javascript:owned=3"}, topic="build"))
+    site.stream().send(created(8, "another", topic="news.article") + created(7, EVIL, topic="news.article"))
+    site.stream().send(block("message", 42, topic="plain"))
+    wait_for_text(page, "#build b", EVIL)
+    assert page.locator("#build a").get_attribute("href") is None
+    assert text(page, "#build a") == "javascript:owned=3"
+    wait_for_text(page, "[id='news.article'] b", EVIL)
+    wait_for_text(page, "#plain b", "42")
+    assert page.evaluate("build.value.percent") == EVIL
+    site.stream().send(block("deleted", {"pk": 7}, topic="news.article"))
+    wait_for_text(page, "[id='news.article'] b", "")
+
+    answer = html.escape(json.dumps({"percent": 99}))
+    site.snapshot = f"<div data-live-snapshot data-cursor='{cursor(9, 'build')}' data-value='{answer}'></div>"
+    reset = {"topic": "build", "reason": "trimmed", "cursor": cursor(8, "build")}
+    site.stream().send(block("livefeed-reset", reset, topic="build"))
+    wait_for_text(page, "#build b", "99")
+    assert site.snapshot_requests[0].path == "/livefeed/?topic=build&show=value"
+    assert page.evaluate("[window.owned, violations]") == [None, []]
+    assert len(site.streams) == 1
+
+
+def test_a_counter_counts_and_a_snapshot_is_counted_on_from_its_cursor(site: Site, window: Window) -> None:
+    page = open_page(site, window, element("live-counter", "news.article", "999", value="999"), lang="de")
+    assert page.locator("live-counter").get_attribute("aria-live") is None
+    page.evaluate("""() => {
+      window.changes = [];
+      const counter = document.querySelector('live-counter');
+      new MutationObserver(() => changes.push(counter.dataset.liveChanged))
+        .observe(counter, { attributeFilter: ['data-live-changed'] });
+    }""")
+    site.stream().send(created(1, "", cursor(1)) + created(2, "", cursor(2)) + block("updated", {"pk": 1}, cursor(3)))
+    wait_for_text(page, "live-counter", "1.001")
+    site.stream().send(block("deleted", {"pk": 1}, cursor(4)))
+    wait_for_text(page, "live-counter", "1.000")
+    assert page.evaluate("changes") == ["up", "down"]
+
+    site.snapshot_may_leave.clear()
+    site.snapshot = f'<data data-live-snapshot data-cursor="{cursor(22)}" value="500">500</data>'
+    reset = {"topic": "news.article", "reason": "trimmed", "cursor": cursor(20)}
+    site.stream().send(block("livefeed-reset", reset, cursor(20)))
+    site.wait_until(lambda: bool(site.snapshot_requests), "a request for the snapshot")
+    assert site.snapshot_requests[0].path == "/livefeed/?topic=news.article&show=count"
+    for seq in (21, 22, 23):  # the snapshot has the first two
+        site.stream().send(created(seq, "", cursor(seq)))
+    wait_for_text(page, "live-counter", "1.003")
+    site.snapshot_may_leave.set()
+    wait_for_text(page, "live-counter", "501")
+    assert page.evaluate("document.querySelector('live-counter').getAttribute('value')") == "501"
+
+
+TOAST = "<template><p><b data-field='text'></b></p></template>"
+
+
+def test_toasts_come_as_text_stay_while_somebody_is_at_them_and_go_when_dismissed(site: Site, window: Window) -> None:
+    own = element("live-toasts", "own", TOAST, seconds=0, limit=3, data_text_dismiss="Close it")
+    page = open_page(site, window, own, element("live-toasts", "plain", "", seconds=1))
+    assert page.locator("#plain[role=status]").get_attribute("aria-atomic") == "false"
+
+    site.stream().send("".join(block("notice", {"text": f"{n} {EVIL}"}, topic="own") for n in range(1, 5)))
+    wait_for_text(page, "#own [data-live-toast] b", f"2 {EVIL}")
+    assert page.locator("#own [data-live-toast]").count() == 3
+    buttons = page.locator("#own button")
+    assert buttons.first.get_attribute("aria-label") == "Close it"
+    page.focus("#here")
+    page.keyboard.press("Tab")
+    site.stream().send(block("notice", {"text": "5"}, topic="own"))
+    wait_for_text(page, "#own [data-live-toast]:last-child b", "5")
+    shown = page.locator("#own [data-live-toast] b").all_text_contents()
+    assert shown == [f"2 {EVIL}", f"4 {EVIL}", "5"]  # somebody is at the oldest, so another went
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    page.keyboard.press("Enter")
+    until(page, "document.querySelectorAll('#own [data-live-toast]').length === 0")
+    assert page.evaluate("document.activeElement.id") == "here"
+
+    page.clock.install()
+    site.stream().send(block("message", EVIL, topic="plain"))
+    wait_for_text(page, "#plain [data-live-toast]", f"{EVIL}×")
+    page.hover("#plain [data-live-toast]")
+    page.clock.fast_forward(5000)
+    assert page.locator("#plain [data-live-toast]").count() == 1
+    page.hover("#here")
+    until(page, "document.querySelectorAll('#plain [data-live-toast]').length === 0")
+    assert page.evaluate("[window.owned, violations]") == [None, []]
