@@ -169,12 +169,12 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
     this.setAttribute('cursor', cursor);
   }
 
-  #become({ state, reason, attempt, retryIn, at = Date.now() + retryIn, limit }) {
+  #become({ state, reason, attempt, retryIn, at = retryIn && Date.now() + retryIn, limit }) {
     if (state === 'connecting' && this.#state === state) return;
     if (isRefused(state)) this.#reload = null;
     this.#state = state;
     this.setAttribute('state', state);
-    this.#status.show({ state, at });
+    if (state !== 'paused' || this.#halted) this.#status.show({ state, at }); // else the page is, which nobody sees
     this.#label();
     this.#emit('state', { state, reason, attempt, retryIn, at });
     if (state === 'limited') this.#emit('limit', { limit, retryIn });

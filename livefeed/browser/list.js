@@ -16,6 +16,7 @@ export class LiveList {
   #feed;
   #arrivals;
   #waiting = new Map();
+  #idle;
 
   constructor(feed) {
     this.#feed = feed;
@@ -55,11 +56,11 @@ export class LiveList {
   /** Takes what events say: `[{type, data}]`, written together. */
   apply(batch) {
     if (!this.node) return;
-    if (batch.length > 1) this.#busy();
+    if (batch.length > 1 || this.#feed.state === 'catching-up') this.#busy();
     const before = this.#waiting.size;
     for (const { type, data } of batch) if (Object(data).pk !== undefined) this.#take(type, data, String(data.pk));
     this.#arrivals.add(Math.max(this.#waiting.size - before, 0), this.node);
-    if (!this.#isHeld()) this.#show();
+    if (this.#waiting.size && !this.#isHeld()) this.#show();
     this.#offer();
   }
 
@@ -90,15 +91,20 @@ export class LiveList {
   #offer() {
     const button = this.#feed.find('[data-live-new]');
     if (!button) return this.#show();
+    if (!this.#waiting.size && button === document.activeElement) this.#goToNewest();
     button.hidden = !this.#waiting.size;
     button.textContent = newItems(this.#feed, this.#waiting.size);
+  }
+
+  #goToNewest() {
+    focusOn(this.#nearest ?? this.node);
   }
 
   /** Shows the items that wait, and goes there. */
   open() {
     this.#show();
     this.#offer();
-    if (this.#nearest) focusOn(this.#nearest);
+    this.#goToNewest();
   }
 
   #show() {
@@ -113,7 +119,8 @@ export class LiveList {
   // Says to assistive technology that the list is being changed, until shortly after.
   #busy() {
     this.node.ariaBusy = true;
-    setTimeout(() => this.node?.removeAttribute('aria-busy'), BUSY);
+    clearTimeout(this.#idle);
+    this.#idle = setTimeout(() => this.node?.removeAttribute('aria-busy'), BUSY);
   }
 
   /** Takes over fresh items; what didn't change stays, with its focus, selection and animations. */

@@ -18,4 +18,4 @@ export function newItems(element, count) {
 
 /** A text with the time until then in the place of "#". */
 export const timed = (element, text, at) =>
-  text.replace('#', () => relativeTime(Math.max(at, Date.now()), languageOf(element)));
+  text.replace('#', () => relativeTime(Math.max(at || 0, Date.now()), languageOf(element)));

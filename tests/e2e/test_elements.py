@@ -5,11 +5,12 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.staged_page import document, until
+from tests.e2e.staged_page import document, feed, item, until
 from tests.e2e.staged_site import STRICT, Site
 from tests.e2e.staged_stream import block, created, cursor
 
@@ -37,9 +38,7 @@ def open_page(site: Site, window: Window, *elements: str, lang: str = "en", poli
     site.automatic = True
     site.pages["/"] = document("<button id='here'>Here</button>" + "".join(elements), lang=lang)
     page = window(site.url)
-    until(
-        page, "document.querySelectorAll(':is(live-value, live-counter, live-toasts):not([state=open])').length === 0"
-    )
+    until(page, "!document.querySelector(':is(live-value, live-counter, live-toasts)[src]:not([state=open])')")
     return page
 
 
@@ -161,3 +160,32 @@ def test_toasts_come_as_text_stay_while_somebody_is_at_them_and_go_when_dismisse
     page.hover("#here")
     until(page, "document.querySelectorAll('#plain [data-live-toast]').length === 0")
     assert page.evaluate("[window.owned, violations]") == [None, []]
+
+
+NESTED = """<article data-key="1"><b data-field="title">one</b>
+  <live-value id="inner" value='{"title": "inner"}'><i data-field="title"></i></live-value></article>"""
+
+
+@pytest.mark.needs("npm")
+def test_axe_finds_nothing_and_each_element_keeps_to_its_own_content(site: Site, window: Window, npm: Path) -> None:
+    page = open_page(
+        site,
+        window,
+        "<main><h1>News</h1>",
+        feed(NESTED, template=NESTED),
+        feed(item(2, "two"), name="chat", topic="chat", attributes='insert="append" hold="always"'),
+        "<p>", element("live-counter", "count", "3", value="3"), "</p>",
+        "<p>", element("live-value", "build", "<b data-field='percent'></b>%", value='{"percent": 70}'), "</p>",
+        element("live-toasts", "notice", TOAST, seconds=0),
+        "</main>",
+    )  # fmt: skip
+    assert text(page, "#inner i") == "inner"
+    site.stream().send(block("updated", {"pk": 1, "title": "ONE"}, topic="news.article"))
+    site.stream().send(created(3, "three", topic="chat") + block("notice", {"text": "Hear"}, topic="notice"))
+    until(page, "document.querySelector('#notice button') && !document.querySelector('#chat [data-live-new]').hidden")
+    assert [text(page, "article > b"), text(page, "#inner i")] == ["ONE", "inner"]
+    page.evaluate((npm / "axe-core" / "axe.min.js").read_text())
+    found = page.evaluate(
+        "axe.run().then(({ violations }) => violations.map((v) => [v.id, v.nodes.map((n) => n.html)]))"
+    )
+    assert found == []

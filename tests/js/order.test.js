@@ -1,0 +1,32 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { compare, parseOrder, valuesOf } from '../../livefeed/browser/order.js';
+
+const sorted = (order, rows) => [...rows].sort((a, b) => compare(parseOrder(order), a, b));
+
+test('numbers are ordered by size, and a minus descends', () => {
+  assert.deepEqual(sorted('n', [[10], [9], [-1]]), [[-1], [9], [10]]);
+  assert.deepEqual(sorted('-n', [[10], [9], [-1]]), [[10], [9], [-1]]);
+});
+
+test('the next field decides where the first is the same', () => {
+  assert.deepEqual(sorted('-n pk', [[1, 2], [2, 4], [1, 1], [2, 3]]), [[2, 3], [2, 4], [1, 1], [1, 2]]);
+});
+
+test('times are ordered by time, with and without milliseconds and in any time zone', () => {
+  const times = ['2026-01-01T10:00:00.5Z', '2026-01-01T10:00:00Z', '2026-01-01T12:00:00+03:00', '2026-01-01T10:00:01Z'];
+  assert.deepEqual(sorted('at', times.map((at) => [at])).flat(), [times[2], times[1], times[0], times[3]]);
+});
+
+test('text is ordered by its characters, false before true, and nothing before everything', () => {
+  assert.deepEqual(sorted('t', [['b'], ['a'], ['B'], [null]]).flat(), [null, 'B', 'a', 'b']);
+  assert.deepEqual(sorted('-t', [[false], [null], [true]]).flat(), [true, false, null]);
+});
+
+test('data that lacks a field of the order has no place in it', () => {
+  const order = parseOrder('-at pk');
+  assert.deepEqual(valuesOf(order, { at: null, pk: 3, more: 1 }), [null, 3]);
+  assert.equal(valuesOf(order, { pk: 3 }), null);
+  assert.equal(valuesOf(parseOrder(null), { pk: 3 }), null);
+});
