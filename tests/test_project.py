@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -452,6 +453,57 @@ def test_applause_counts_and_tells_the_author_once(
     ]
     assert "reader applauded “A fine sentence”" in editor.page("/notices/")
     assert "reader applauded" not in reader.page("/notices/")
+
+
+def test_a_reading_of_the_gauge_is_the_new_value_on_every_page(editor: Visitor, anybody: Visitor) -> None:
+    assert editor.post("/report/", cm="402", next="/desk/").headers["Location"] == "/desk/"
+    home = anybody.page("/")
+    value = re.search(r'<live-value [^>]* value="({[^}]*})"', home)
+    assert value, "no value on the page"
+    assert json.loads(value[1])["cm"] == 402
+    assert re.search(r'<span data-field="cm">402</span>', home), "nothing to read without JavaScript"
+
+    cursor = anybody.cursor("blog.reading")
+    editor.post("/report/", cm="410", next="/desk/")
+    assert [(type, data["cm"]) for type, data in anybody.since("blog.reading", cursor)] == [("created", 410)]
+
+
+def test_a_reading_that_can_t_be_is_refused(editor: Visitor, reader: Visitor, anybody: Visitor) -> None:
+    before = anybody.cursor("blog.reading")
+    for cm in ("", "-1", "601", "high"):
+        answer = editor.post("/report/", cm=cm)
+        assert (answer.status_code, 'class="errorlist"' in answer.text) == (422, True), cm
+    assert reader.post("/report/", cm="300").status_code == 403
+    assert anybody.since("blog.reading", before) == []
+
+
+def test_the_entries_are_counted(editor: Visitor, anybody: Visitor) -> None:
+    def counted() -> int:
+        found = re.search(r'<live-counter [^>]* value="(\d+)"[^>]*>(\d+)<', anybody.page("/section/festival/"))
+        assert found, "no counter on the page"
+        assert found[1] == found[2]
+        return int(found[1])
+
+    before = counted()
+    editor.write("One more", section="Festival")
+    assert counted() == before + 1
+
+
+def test_everybody_is_told_of_what_is_kept_at_the_top_once(editor: Visitor, anybody: Visitor) -> None:
+    assert re.search(r'<live-toasts [^>]*topic="blog\.alert~', anybody.page("/section/town/"))
+    cursor = anybody.cursor("blog.alert")
+    pk = editor.write("Get indoors", pinned="on")
+    editor.write("A dog has been found")
+    told = ("alert", {"text": "Get indoors", "url": f"/entry/{pk}/"})
+    assert anybody.since("blog.alert", cursor) == [told]
+
+    form = {"title": "Get indoors", "text": "Now.", "section": section_of(editor, pk), "status": "published"}
+    editor.post(f"/entry/{pk}/edit/", **form, pinned="on")
+    assert anybody.since("blog.alert", cursor) == [told]
+    editor.post(f"/entry/{pk}/edit/", **form)
+    editor.post(f"/entry/{pk}/edit/", **form, pinned="on")
+    assert anybody.since("blog.alert", cursor) == [told, told]
+    editor.post(f"/entry/{pk}/edit/", **form)
 
 
 def test_clearing_the_notices_takes_them_from_every_page(

@@ -6,7 +6,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from project.blog.models import Entry, Notice, Section
+from project.blog.models import Entry, Notice, Reading, Section
 
 
 @admin.register(Section)
@@ -60,3 +60,10 @@ class NoticeAdmin(admin.ModelAdmin):
 
     list_display = ["text", "recipient", "entry", "created_at"]
     list_select_related = ["recipient", "entry"]
+
+
+@admin.register(Reading)
+class ReadingAdmin(admin.ModelAdmin):
+    """Readings of the tide gauge: the newest is what every page shows."""
+
+    list_display = ["cm", "created_at"]

@@ -4,7 +4,7 @@ from typing import Any
 
 from django import forms
 
-from project.blog.models import Entry
+from project.blog.models import Entry, Reading
 
 
 class EntryForm(forms.ModelForm):
@@ -29,3 +29,15 @@ class ApplauseForm(forms.Form):
     """Applaud one entry, which everybody may see."""
 
     entry = forms.ModelChoiceField(queryset=Entry.objects.published())
+
+
+class ReadingForm(forms.ModelForm):
+    """Say how high the water stands."""
+
+    class Meta:
+        model = Reading
+        fields = ["cm"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, label_suffix="", **kwargs)
+        self.fields["cm"].help_text = ""

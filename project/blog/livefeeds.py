@@ -5,11 +5,13 @@ from typing import Any
 from django.db.models import QuerySet
 
 from livefeed import LiveFeed, register
-from project.blog.models import Entry, Notice
+from project.blog.models import Entry, Notice, Reading
 
 
 class EntryData(LiveFeed):
     """What a page is told of an entry."""
+
+    fields = ["status_since"]  # what entries are ordered by: so a page can put one into its place
 
     def get_data(self, entry: Entry) -> dict[str, Any]:
         return {
@@ -22,7 +24,7 @@ class EntryData(LiveFeed):
             "pinned": entry.pinned,
             "edited": entry.edited,
             "applause": entry.applause,
-            "time": entry.status_since,
+            "status_since": entry.status_since,
         }
 
 
@@ -94,3 +96,20 @@ class NoticeFeed(LiveFeed):
 
     def has_view_permission(self, user: Any, topic: str) -> bool:
         return bool(user.is_authenticated and topic == f"{self.name}:{user.pk}")
+
+
+@register
+class ReadingFeed(LiveFeed):
+    """The tide gauge, for everybody: each reading is the new value."""
+
+    model = Reading
+    fields = ["cm", "created_at"]
+    public = True
+
+
+@register
+class AlertFeed(LiveFeed):
+    """What every visitor is told at once, wherever on the site they are. No model: published to by hand."""
+
+    name = "blog.alert"
+    public = True

@@ -1,9 +1,10 @@
-"""Sections, the entries of the live blog, and the notices to one person."""
+"""Sections, the entries of the live blog, the notices to one person, and the readings of the tide gauge."""
 
 from datetime import timedelta
 from typing import Any, Self
 
 from django.conf import settings
+from django.core.validators import MaxValueValidator
 from django.db import models
 from django.db.models import F
 from django.urls import reverse
@@ -122,3 +123,20 @@ class Notice(LiveModel, models.Model):
 
     def __str__(self) -> str:
         return self.text
+
+
+class Reading(LiveModel, models.Model):
+    """How high the water stands at the quay, as somebody read it off the gauge."""
+
+    HIGHEST = 600
+
+    cm = models.PositiveSmallIntegerField(
+        "centimetres", validators=[MaxValueValidator(HIGHEST)], help_text="Above the zero of the gauge."
+    )
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-pk"]
+
+    def __str__(self) -> str:
+        return f"{self.cm} cm"

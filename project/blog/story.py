@@ -15,6 +15,9 @@ class Post(NamedTuple):
     draft: bool = False
 
 
+#: What the gauge at the quay showed in the last hours, every twenty minutes.
+GAUGE = [268, 291, 317, 338, 352, 361]
+
 SECTIONS = ["Weather", "Harbour", "Town", "Festival"]
 
 SO_FAR = [

@@ -14,6 +14,7 @@ urlpatterns = [
     path("entry/<int:pk>/delete/", views.delete, name="delete"),
     path("desk/", views.desk, name="desk"),
     path("write/", views.write, name="write"),
+    path("report/", views.report, name="report"),
     path("applaud/", views.applaud, name="applaud"),
     path("notices/", views.notices, name="notices"),
 ]

@@ -1,7 +1,7 @@
 """The pages of the live blog.
 
-Every form is a plain POST that ends in a redirect, so that all of it works without JavaScript. No view publishes
-anything: they save and delete, and the feeds in `livefeeds.py` do the rest.
+Every form is a plain POST that ends in a redirect, so that all of it works without JavaScript. The views save and
+delete, and the feeds in `livefeeds.py` do the rest; one thing that is no row of any table is published here: an alert.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,9 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST
 
-from project.blog.forms import ApplauseForm, EntryForm
-from project.blog.models import Entry, Notice, Section
+from livefeed import publish
+from project.blog.forms import ApplauseForm, EntryForm, ReadingForm
+from project.blog.models import Entry, Notice, Reading, Section
 
 View = Callable[..., HttpResponse]
 
@@ -36,8 +37,8 @@ def staff_only(view: View) -> View:
 
 
 def home(request: HttpRequest) -> HttpResponse:
-    """Show all published entries."""
-    return render(request, "blog/home.html", {"form": _blank_form(request)})
+    """Show all published entries, and how high the water stands."""
+    return render(request, "blog/home.html", {"form": _blank_form(request), "reading": Reading.objects.first()})
 
 
 def section(request: HttpRequest, slug: str) -> HttpResponse:
@@ -56,7 +57,7 @@ def entry(request: HttpRequest, pk: int) -> HttpResponse:
 @staff_only
 def desk(request: HttpRequest) -> HttpResponse:
     """Show the drafts beside what is published."""
-    return render(request, "blog/desk.html", {"form": _blank_form(request)})
+    return render(request, "blog/desk.html", {"form": _blank_form(request), "gauge": ReadingForm()})
 
 
 @staff_only
@@ -66,6 +67,18 @@ def write(request: HttpRequest) -> HttpResponse:
     form = EntryForm(request.POST, instance=Entry(author=request.user))
     if not form.is_valid():
         return render(request, "blog/write.html", {"form": form, "next": _next(request)}, status=422)
+    with transaction.atomic():
+        _alert(form.save())
+    return redirect(_next(request))
+
+
+@staff_only
+@require_POST
+def report(request: HttpRequest) -> HttpResponse:
+    """Save a reading of the tide gauge."""
+    form = ReadingForm(request.POST)
+    if not form.is_valid():
+        return render(request, "blog/desk.html", {"form": _blank_form(request), "gauge": form}, status=422)
     form.save()
     return redirect(_next(request))
 
@@ -74,9 +87,13 @@ def write(request: HttpRequest) -> HttpResponse:
 def edit(request: HttpRequest, pk: int) -> HttpResponse:
     """Change an entry, publish it or take it back to the desk."""
     entry = get_object_or_404(Entry, pk=pk)
+    stood_out = entry.is_published and entry.pinned
     form = EntryForm(request.POST or None, instance=entry)
     if request.method == "POST" and form.is_valid():
-        form.save()
+        with transaction.atomic():
+            form.save()
+            if not stood_out:
+                _alert(entry)
         return redirect(entry if entry.is_published else "blog:desk")
     status = 422 if form.errors else 200
     return render(request, "blog/edit.html", {"form": form, "entry": entry}, status=status)
@@ -112,6 +129,12 @@ def notices(request: HttpRequest) -> HttpResponse:
         request.user.notices.all().delete()
         return redirect(_next(request))
     return render(request, "blog/notices.html")
+
+
+def _alert(entry: Entry) -> None:
+    """Tell everybody of an entry that is kept at the top."""
+    if entry.is_published and entry.pinned:
+        publish("blog.alert", {"text": entry.title, "url": entry.get_absolute_url()}, type="alert")
 
 
 def _blank_form(request: HttpRequest, **initial: Any) -> EntryForm | None:

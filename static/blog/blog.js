@@ -38,8 +38,8 @@ function settle(form, submitter) {
   const note = form.querySelector("output");
   if (!note) return;
   form.reset();
-  note.value = submitter?.value === "draft" ? "Kept on the desk." : "Published.";
-  form.querySelector("input[type=text], textarea")?.focus();
+  note.value = submitter?.dataset.done ?? "";
+  form.querySelector("input:not([type=hidden]), textarea")?.focus();
 }
 
 /** Send the form the ordinary way: the page that answers says what is wrong. */

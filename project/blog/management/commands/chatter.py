@@ -3,17 +3,18 @@
 import time
 from argparse import ArgumentParser
 from itertools import cycle, islice
+from random import randint
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 
-from project.blog.models import Entry, Section
+from project.blog.models import Entry, Reading, Section
 from project.blog.story import SECTIONS, STILL_TO_COME
 
 
 class Command(BaseCommand):
-    """Write entries, and now and then applaud, correct or delete one."""
+    """Write entries and read the gauge, and now and then applaud, correct or delete an entry."""
 
     help = "Write a number of entries, one every few seconds; some are applauded, corrected and deleted again."
 
@@ -35,6 +36,7 @@ class Command(BaseCommand):
                 author=author,
                 status=Entry.Status.PUBLISHED,
             )
+            _read_the_gauge()
             self.stdout.write(f"{number}/{count}: {post.title}")
             if before is not None:
                 _touch(before, number)
@@ -52,3 +54,10 @@ def _touch(entry: Entry, number: int) -> None:
         entry.save()
     else:
         entry.applaud()
+
+
+def _read_the_gauge() -> None:
+    """Let the water rise and fall by a few centimetres."""
+    last = Reading.objects.first()
+    before = last.cm if last else 350
+    Reading.objects.create(cm=min(max(before + randint(-12, 12), 120), 520))

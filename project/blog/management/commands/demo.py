@@ -13,8 +13,8 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connections, transaction
 from django.utils import timezone
 
-from project.blog.models import Entry, Section
-from project.blog.story import SECTIONS, SO_FAR
+from project.blog.models import Entry, Reading, Section
+from project.blog.story import GAUGE, SECTIONS, SO_FAR
 
 HOST = "127.0.0.1"
 PASSWORD = "livefeed"
@@ -81,6 +81,8 @@ def _write_first_entries() -> None:
     if Entry.objects.exists():
         return
     now = timezone.now()
+    for number, cm in enumerate(GAUGE, start=1):
+        Reading.objects.create(cm=cm, created_at=now - timedelta(minutes=20 * (len(GAUGE) - number) + 4))
     for post in SO_FAR:
         then = now - timedelta(minutes=post.minutes)
         Entry.objects.create(
