@@ -9,11 +9,14 @@ import { LiveCounterElement } from './live-counter.js';
 import { LiveFeedElement } from './live-feed.js';
 import { LiveToastsElement } from './live-toasts.js';
 import { LiveValueElement } from './live-value.js';
+import { keepTime } from './rendering.js';
 
 export { connect } from './connection.js';
 export { EventStreamParser } from './parser.js';
 export { configure } from './union.js';
 export { LiveCounterElement, LiveFeedElement, LiveToastsElement, LiveValueElement };
+
+const TICK = 30_000; // ms until "5 minutes ago" is looked at again
 
 const ELEMENTS = {
   'live-feed': LiveFeedElement,
@@ -22,6 +25,7 @@ const ELEMENTS = {
   'live-toasts': LiveToastsElement,
 };
 
-for (const [name, element] of Object.entries(ELEMENTS)) {
-  if (globalThis.customElements && !customElements.get(name)) customElements.define(name, element);
+if (globalThis.customElements) {
+  for (const [name, element] of Object.entries(ELEMENTS)) customElements.get(name) ?? customElements.define(name, element);
+  setInterval(keepTime, TICK);
 }
