@@ -1,14 +1,16 @@
-import { SHORTEST_WAIT, backOff, clamp, isRefused, judge } from './answers.js';
-import { endpoint } from './endpoint.js';
-import { parseJSON } from './json.js';
-import { EventStreamParser } from './parser.js';
+import { Alarm } from './alarm.js';
+import { SHORTEST_WAIT, backOff, clamp, isRefused } from './answers.js';
+import { reaches } from './cursors.js';
+import { listen } from './native.js';
+import { readPages } from './polling.js';
 import { report } from './reporting.js';
+import { readStream } from './stream.js';
 
 const DEFAULT_RETRY = 3000; // until the server says otherwise
 const LONGEST_NAMED_WAIT = 86_400_000;
-const DEFAULT_KEEPALIVE = 15_000;
-const SILENCE = 2.5; // keep-alives that may be missing before a connection counts as dead
 const STEADY = 10_000; // open for so long: the next failure is the first again
+const MINUTE = 60_000;
+const SOURCES = { fetch: readStream, native: listen, pages: readPages };
 
 const SYSTEM_CLOCK = {
   now: () => Date.now(),
@@ -22,47 +24,35 @@ let connections = 0;
 /**
  * Opens an event stream and keeps it open: retried for ever, resumed from its cursor, shut while the page is hidden in
  * the back/forward cache (where Chromium would keep the socket for a minute, until the site's six are used up).
- *
- * @param {string | URL} url
- * @param {object} [options]
- * @param {string[]} [options.topics]
- * @param {string} [options.cursor]  where to begin; without it, now
- * @param {(refused: {status: number | null}) => object | Promise<object>} [options.headers]  asked before each request,
- *   and once more when its answer was 401 or 403 (`status`)
- * @param {RequestCredentials} [options.credentials]
- * @param {(event: {type: string, data: string, id: string, topic: string | null}) => void} [options.onevent]  every
- *   event, `livefeed-reset` among them: what was missed can't be replayed, read the state anew
- * @param {(change: {state: string, reason: string, attempt: number, retryIn?: number}) => void} [options.onstate]
- * @param {(open: object) => void} [options.onopen]  the server's `livefeed-open`
- * @param {AbortSignal} [options.signal]  closes the connection
- * @param {typeof fetch} [options.fetch]
- * @param {{now: Function, setTimeout: Function, clearTimeout: Function}} [options.clock]
- * @param {() => number} [options.random]
- * @returns {Connection} with `close()`, `pause()`, `resume()`, `reconnect()`, `state` and `cursor`
+ * livefeed.d.ts has its options.
  */
 export function connect(url, options = {}) {
   return new Connection(url, options);
 }
 
+/**
+ * The state machine over at most two sources of events (requests for a stream, or pages): the current one, and the next,
+ * which takes its place when it has opened, and not before.
+ */
 class Connection {
   #url;
   #options;
   #clock;
   #random;
-  #client = `${PAGE}-${++connections}`; // lets a reconnect take over its own lease, and only its own
-  #topics;
+  #client = `${PAGE}-${++connections}`; // lets a request take over the place of the one before, and only that
   #cursor;
   #state = 'connecting';
+  #current = null;
+  #next = null;
   #attempt = 0; // failures in a row
+  #tries = 0; // for a stream, while pages are read
   #retry = DEFAULT_RETRY;
-  #keepalive = DEFAULT_KEEPALIVE;
   #openedAt = Infinity;
+  #head = ''; // where the topics stood when the stream opened
+  #patient; // whether a stream is open without a first byte
   #holds = new Set(); // why the stream stays shut: 'user', 'page'
-  #run = null; // the AbortController of the request under way
-  #timer = null; // until the next request
+  #alarm; // until the next request
   #mayHurry = false; // false where the server named the time
-  #watchdog = null;
-  #farewell = null; // how the server ended the stream, if it said so
   #lifetime = new AbortController();
 
   constructor(url, options) {
@@ -70,8 +60,10 @@ class Connection {
     this.#options = options;
     this.#clock = options.clock ?? SYSTEM_CLOCK;
     this.#random = options.random ?? Math.random;
-    this.#topics = options.topics ?? [];
+    this.#alarm = new Alarm(this.#clock);
     this.#cursor = options.cursor ?? '';
+    // Who names no topic talks to a server that isn't ours: it has no pages, and need not say anything at once.
+    this.#patient = !options.where && !options.topics?.length && !this.#url.searchParams.has('topic');
     options.signal?.addEventListener('abort', () => this.close(), { signal: this.#lifetime.signal });
     this.#followPage();
     queueMicrotask(() => (options.signal?.aborted ? this.close() : this.#start('start')));
@@ -102,38 +94,114 @@ class Connection {
     this.#release('user');
   }
 
-  /** Connects anew at once, from every state but after `close()`. */
+  /** Connects anew at once, from every state but paused and closed. */
   reconnect() {
     this.#attempt = 0;
     this.#start('reconnect');
   }
 
-  /** Connects anew with other topics; `cursor` covers them all. */
-  rejoin(topics, cursor) {
-    this.#topics = topics;
-    this.#cursor = cursor;
-    this.#start('topics');
+  /** Asks anew where to begin, by a request that replaces the present one when it has opened. */
+  renew() {
+    if (this.#current) this.#open(this.#current.kind === 'pages' ? 'pages' : this.#transport);
+    else if (this.#next || isRefused(this.#state)) this.#start('topics');
+  }
+
+  get #transport() {
+    return this.#options.transport === 'native' ? 'native' : 'fetch';
   }
 
   #start(reason) {
     if (this.#lifetime.signal.aborted || this.#holds.size) return;
     this.#stop();
     this.#become('connecting', { reason });
-    if (this.#state === 'connecting' && !this.#run) this.#open(); // the listener may have paused or closed
+    if (this.#state === 'connecting' && !this.#next) this.#open(this.#transport); // the listener may have paused or closed
   }
 
   #stop() {
-    const run = this.#run;
-    this.#run = null;
-    this.#clock.clearTimeout(this.#timer);
-    this.#clock.clearTimeout(this.#watchdog);
-    run?.abort();
+    this.#alarm.clear();
+    drop(this.#current);
+    drop(this.#next);
+    this.#current = this.#next = null;
+  }
+
+  #open(kind) {
+    this.#alarm.clear();
+    drop(this.#next);
+    const run = new AbortController();
+    const alarm = new Alarm(this.#clock);
+    const source = (this.#next = { kind, run, alarm });
+    run.signal.addEventListener('abort', () => alarm.clear());
+    // Raced against its abort, for what doesn't heed the signal.
+    Promise.race([SOURCES[kind](this.#request(alarm), this.#listener(source), run), aborted(run.signal)])
+      .catch(() => (run.signal.aborted ? run.signal.reason : { reason: 'network' }))
+      .then((ending) => this.#ended(source, ending));
+  }
+
+  #request(alarm) {
+    const { headers, fetch = globalThis.fetch, credentials = 'same-origin', topics = [], types, where } = this.#options;
+    const at = where?.() ?? { topics, cursor: this.#cursor };
+    const own = { url: this.#url, client: this.#patient ? '' : this.#client, patient: this.#patient };
+    return { ...own, ...at, alarm, types, headers, fetch, credentials, clock: this.#clock, random: this.#random };
+  }
+
+  // What a source says. One that was dropped says nothing any more.
+  #listener(source) {
+    const { signal } = source.run;
+    const alive = (listener) => (detail) => !signal.aborted && listener(detail);
+    return {
+      retry: (milliseconds = this.#retry) => (this.#retry = milliseconds),
+      opened: alive((detail) => this.#opened(source, detail)),
+      moved: alive((id) => this.#moved(source, id)),
+      event: alive((event) => this.#event(source, event)),
+    };
+  }
+
+  #opened(source, detail) {
+    const { viewer } = this.#options;
+    if (viewer && detail.viewer && detail.viewer !== viewer) return this.#ended(source, { state: 'denied', reason: 'viewer' });
+    if (source === this.#next) this.#switch(source);
+    this.#head = source.kind === 'pages' ? '' : (detail.head ?? '');
+    if (detail.cursor) this.#cursor = detail.cursor;
+    this.#tell('onopen', detail);
+    if (!source.run.signal.aborted) this.#progress();
+  }
+
+  #switch(source) {
+    drop(this.#current);
+    this.#current = source;
+    this.#next = null;
+    this.#openedAt = this.#clock.now();
+    if (source.kind === 'pages') this.#tryStreaming();
+    else this.#tries = 0;
+  }
+
+  #tryStreaming() {
+    const delay = Math.min(MINUTE * 2 ** this.#tries++, 10 * MINUTE);
+    this.#alarm.set(delay, () => this.#open(this.#transport));
+  }
+
+  #moved(source, id) {
+    if (source !== this.#current) return; // an opening's id comes again in the opening
+    this.#cursor = id;
+    this.#tell('onmove', id);
+    if (!source.run.signal.aborted) this.#progress();
+  }
+
+  #event(source, event) {
+    this.#cursor = event.id;
+    if (!this.#alarm.isSet) this.#attempt = 0;
+    this.#tell('onevent', event);
+    if (!source.run.signal.aborted) this.#progress();
+  }
+
+  #progress() {
+    if (this.#head && reaches(this.#cursor, this.#head)) this.#head = '';
+    const state = this.#current.kind === 'pages' ? 'polling' : this.#head ? 'catching-up' : 'open';
+    if (state !== this.#state) this.#become(state, { reason: state === 'polling' ? 'held' : 'open' });
   }
 
   #become(state, details) {
-    if (state === 'open' && this.#state === 'open') return;
     this.#state = state;
-    if (state === 'open') this.#openedAt = this.#clock.now();
     this.#tell('onstate', { state, attempt: this.#attempt, ...details });
   }
 
@@ -145,103 +213,53 @@ class Connection {
     }
   }
 
-  // One request, from its headers to its end. It is raced against its abort, for what doesn't heed the signal.
-  async #open() {
-    const run = (this.#run = new AbortController());
-    this.#farewell = null;
-    this.#openedAt = Infinity;
-    this.#keepalive = DEFAULT_KEEPALIVE;
-    this.#watch(run);
-    const ending = await Promise.race([this.#exchange(run.signal), aborted(run.signal)]).catch(() => ({
-      reason: run.signal.aborted ? 'timeout' : 'network',
-    }));
-    if (this.#run === run) this.#finish(ending);
-  }
-
-  async #exchange(signal) {
-    let response = await this.#request(signal, null);
-    if ([401, 403].includes(response.status) && this.#options.headers) {
-      response = await this.#request(signal, response.status);
+  #ended(source, ending) {
+    const wasCurrent = source === this.#current;
+    if (!wasCurrent && source !== this.#next) return;
+    drop(source);
+    if (wasCurrent) this.#current = null;
+    else this.#next = null;
+    const { state, reason } = ending;
+    if (['closed', 'denied'].includes(state)) return this.#finish(state, reason);
+    if (wasCurrent && this.#next) return; // its successor has taken its place on the server already
+    if (reason === 'sleep') return this.#start('sleep');
+    if (this.#current?.kind === 'pages') return this.#tryStreaming();
+    if (!this.#patient && !this.#current) {
+      if (ending.held) return this.#open('pages');
+      if (source.kind === 'pages' && state === 'failed' && !wasCurrent) return this.#trust();
     }
-    return judge(response, this.#clock.now()) ?? this.#read(response.body.getReader(), signal);
+    if (state === 'failed') return this.#finish(state, reason);
+    this.#wait(ending);
   }
 
-  async #request(signal, status) {
-    const cursor = this.#cursor && { 'Last-Event-ID': this.#cursor };
-    const headers = { ...(await this.#options.headers?.({ status })), ...cursor, Accept: 'text/event-stream' };
-    signal.throwIfAborted();
-    const { fetch = globalThis.fetch, credentials = 'same-origin' } = this.#options;
-    const url = endpoint(this.#url, this.#topics, { client: this.#client });
-    return fetch(url, { headers, credentials, cache: 'no-store', signal });
-  }
-
-  async #read(reader, signal) {
-    const parser = this.#listen(signal);
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done || signal.aborted) return { reason: 'end' };
-      parser.push(value);
-      if (signal.aborted) return { reason: 'end' };
-      this.#cursor = parser.lastEventId;
-      if (this.#farewell) return this.#farewell;
-      this.#watch(this.#run);
-    }
-  }
-
-  #listen(signal) {
-    const parser = new EventStreamParser({
-      lastEventId: this.#cursor,
-      onRetry: (milliseconds) => (this.#retry = milliseconds),
-      onComment: () => this.#become('open', { reason: 'open' }),
-      onEvent: (event) => {
-        this.#take(event, signal);
-        if (this.#farewell) parser.end();
-      },
-    });
-    signal.addEventListener('abort', () => parser.end());
-    return parser;
-  }
-
-  #take({ type, data, lastEventId, topic }, signal) {
-    this.#cursor = lastEventId;
-    const own = type.startsWith('livefeed-');
-    const detail = own ? parseJSON(data, {}) : null;
-    if (type === 'livefeed-refused') this.#farewell = { ...detail, wait: this.#retry, state: 'limited' };
-    if (type === 'livefeed-closing') this.#farewell = { reason: detail.reason };
-    if (this.#farewell) return;
-    if (type === 'livefeed-open') this.#welcome(detail);
-    if (!own) this.#attempt = 0;
-    if (!signal.aborted) this.#become('open', { reason: 'open' });
-    const silent = own && type !== 'livefeed-reset';
-    if (!silent && !signal.aborted) this.#tell('onevent', { type, data, id: lastEventId, topic });
-  }
-
-  #welcome(detail) {
-    if (Number.isFinite(detail.keepalive)) this.#keepalive = detail.keepalive * 1000;
-    this.#tell('onopen', detail);
-  }
-
-  #watch(run) {
-    this.#clock.clearTimeout(this.#watchdog);
-    if (this.#keepalive > 0) this.#watchdog = this.#clock.setTimeout(() => run.abort(), this.#keepalive * SILENCE);
-  }
-
-  #finish({ state = 'waiting', reason, wait, limit }) {
+  #finish(state, reason) {
     this.#stop();
-    if (['closed', 'denied', 'failed'].includes(state)) return this.#become(state, { reason });
+    this.#become(state, { reason });
+  }
+
+  // No pages either: so it is another kind of server, and its stream was open when its headers came.
+  #trust() {
+    this.#patient = true;
+    this.#open(this.#transport);
+  }
+
+  #wait({ state = 'waiting', reason, wait, limit }) {
     if (this.#clock.now() - this.#openedAt >= STEADY) this.#attempt = 0;
+    this.#openedAt = Infinity;
     const named = wait !== undefined;
     const retryIn = named
       ? clamp(wait, SHORTEST_WAIT, LONGEST_NAMED_WAIT) + this.#random() * 1000
       : backOff(this.#retry, this.#attempt, this.#random);
     this.#attempt += 1;
     this.#mayHurry = !named;
-    this.#timer = this.#clock.setTimeout(() => this.#open(), retryIn);
-    this.#become(state, { reason, retryIn, ...(limit !== undefined && { limit }) });
+    this.#alarm.set(retryIn, () => this.#open(this.#transport));
+    if (this.#current) return; // only the successor failed: all is well for who is here
+    const at = this.#clock.now() + retryIn;
+    this.#become(state, { reason, retryIn, at, ...(limit !== undefined && { limit }) });
   }
 
   #hold(who) {
-    if (this.#state === 'closed') return;
+    if (this.#lifetime.signal.aborted || this.#state === 'closed') return;
     const shut = this.#holds.size > 0;
     this.#holds.add(who);
     if (shut) return;
@@ -253,10 +271,12 @@ class Connection {
     if (this.#holds.delete(who)) this.#start('resume');
   }
 
-  #hurry() {
-    if (!this.#mayHurry || this.#state !== 'waiting' || this.#run) return;
-    this.#clock.clearTimeout(this.#timer);
-    this.#timer = this.#clock.setTimeout(() => this.#open(), this.#random() * 1000);
+  /** The network or the reader is back: soon, but not all in the same moment; and who slept looks at the clock. */
+  hurry() {
+    this.#alarm.look();
+    this.#current?.alarm.look();
+    if (!this.#mayHurry || this.#state !== 'waiting' || !this.#alarm.isSet) return;
+    this.#alarm.set(this.#random() * 1000, () => this.#open(this.#transport));
   }
 
   #followPage() {
@@ -267,10 +287,12 @@ class Connection {
     on(globalThis, 'pageshow', () => this.#release('page'));
     on(document, 'freeze', () => this.#hold('page'));
     on(document, 'resume', () => this.#release('page'));
-    on(document, 'visibilitychange', () => document.hidden || this.#hurry());
-    on(globalThis, 'online', () => (isRefused(this.#state) ? this.#start('online') : this.#hurry()));
+    on(document, 'visibilitychange', () => document.hidden || this.hurry());
+    on(globalThis, 'online', () => (isRefused(this.#state) ? this.#start('online') : this.hurry()));
   }
 }
+
+const drop = (source) => source?.run.abort({ reason: 'dropped' });
 
 const aborted = (signal) =>
   new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason), { once: true }));

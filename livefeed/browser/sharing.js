@@ -1,14 +1,17 @@
-import { SharedStream } from './union.js';
+import { endpoint } from './endpoint.js';
+import { report } from './reporting.js';
+import { fetchAs, settings } from './settings.js';
+import { allUnions, unionAt } from './union.js';
 
 /**
  * Who reads events and how it is told of them. Every event reaches a member once, in order, from its cursor on.
  * @typedef {object} Member
- * @property {string} topic  signed or plain, as the page has it
- * @property {string} cursor  where to begin; '' is now
+ * @property {string | string[]} topic  signed or plain, as the page has it
+ * @property {string} [cursor]  where to begin; without it, now
  * @property {string[]} [types]  the types of events that are wanted: only transport "native" asks for them
  * @property {(event: {type: string, data: string, id: string, topic: string}) => void} onevent  `data` is text still,
- *   `topic` the plain name, `id` the cursor behind the event
- * @property {(reset: {topic: string, reason: string, cursor?: string}) => void} onreset  what was missed can't be
+ *   `topic` the plain name, `id` the member's cursor behind the event
+ * @property {(reset: {topic: string, reason: string, cursor: string}) => void} onreset  what was missed can't be
  *   replayed: read the state anew. The stream goes on from behind the gap meanwhile
  * @property {(change: {state: string, reason: string, attempt: number, retryIn?: number, at?: number, limit?: number})
  *   => void} onstate  at once with the present state where there is one, then with each change; `retryIn` in ms, `at`
@@ -29,14 +32,38 @@ import { SharedStream } from './union.js';
  * @returns {{leave: () => string, reconnect: () => void, readonly cursor: string}}  `leave()` ends it, and returns the
  *   cursor to come back with
  */
-export function follow({ src, credentials = 'same-origin' }, member) {
-  const stream = SharedStream.at(src, credentials);
-  stream.add(member);
+export function follow(address, member) {
+  const { src, credentials = 'same-origin', viewer = '', transport = 'fetch', share = '', worker } = address;
+  const options = { worker, fetch: fetchAs, headers: (refused) => settings.headers?.(refused), mayShare: () => mayShare(address) };
+  const union = unionAt({ src: endpoint(src, []), credentials, viewer, transport, share }, options);
+  const membership = union.add(guarded(member));
   return {
-    leave: () => stream.remove(member),
-    reconnect: () => stream.reconnect(),
+    leave: () => union.remove(membership),
+    reconnect: () => union.call('reconnect'),
     get cursor() {
-      return stream.cursorOf(member);
+      return membership.cursor;
     },
   };
+}
+
+// Who doesn't know its viewer knows not whom to share with; a page that fetches in its own way can't let a worker do it.
+const mayShare = ({ viewer, share }) =>
+  Boolean(viewer && ![share, settings.share].includes('none') && !settings.fetch && globalThis.SharedWorker);
+
+// One member's mistake is no other's.
+function guarded({ topic, cursor, types, ...member }) {
+  const guard = (listener) => (detail) => {
+    try {
+      member[listener](detail);
+    } catch (error) {
+      report(error);
+    }
+  };
+  return { topic, cursor, types, onevent: guard('onevent'), onreset: guard('onreset'), onstate: guard('onstate') };
+}
+
+/** Sets what all elements of the page use. livefeed.d.ts has its options. */
+export function configure(options) {
+  Object.assign(settings, options);
+  for (const union of allUnions()) union.retryRefused();
 }

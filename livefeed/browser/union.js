@@ -1,65 +1,59 @@
 import { isRefused } from './answers.js';
 import { connect } from './connection.js';
-import { joinCursors } from './cursors.js';
-import { endpoint, plainName } from './endpoint.js';
+import { entriesOf, marksOf, oldest } from './cursors.js';
 import { parseJSON } from './json.js';
-import { fetchAs, settings } from './settings.js';
+import { Membership } from './membership.js';
+import { visit } from './visit.js';
 
 const GATHERING = 30; // ms: the elements of a page that start together share the first request
+const LIVE = ['open', 'catching-up', 'polling'];
 
 /**
- * One connection for all members with one address: browsers allow six per origin over HTTP/1.1. A member is
- * `{topic, cursor, onevent, onreset, onstate}`; what another needs to share it between tabs fits behind add and remove.
+ * One connection for all members with one address: browsers allow six per origin over HTTP/1.1. It runs in a page, for its
+ * elements, and in the worker, for all pages. When its members' topics change, or somebody comes from further back, it asks
+ * for a new stream from the place of whoever is furthest back; the old one goes on until that has opened.
  */
-export class SharedStream {
-  static #all = new Map();
-
-  static at(src, credentials) {
-    const key = `${credentials} ${endpoint(src, [])}`;
-    if (!this.#all.has(key)) this.#all.set(key, new SharedStream(src, credentials, () => this.#all.delete(key)));
-    return this.#all.get(key);
-  }
-
-  static retryRefused() {
-    for (const stream of this.#all.values()) {
-      if (isRefused(stream.#connection?.state)) stream.reconnect();
-    }
-  }
-
-  #src;
-  #credentials;
-  #forget;
+export class Union {
+  #options;
   #members = new Set();
-  #topics = new Map(); // plain name -> topic as asked for
-  #granted = [];
+  #asked = []; // the members that the newest request was for
+  #names = new Map(); // plain name -> topic as it was last asked for
+  // Where the connection stands: plain name -> mark, mark -> entry, and the topics, as asked for, that it was refused.
+  #place = { marks: new Map(), entries: new Map(), head: new Map(), refused: [] };
   #connection = null;
   #change = null; // the connection's last one
   #timer = null;
+  #leaving = null;
 
-  constructor(src, credentials, forget) {
-    this.#src = src;
-    this.#credentials = credentials;
-    this.#forget = forget;
+  /**
+   * `options` are those of `connect()`, with `src`; `linger` ms after the last member it closes and calls `onempty()`.
+   * `mayShare()` says whether the connection may be the worker's.
+   */
+  constructor(options) {
+    this.#options = options;
   }
 
   add(member) {
-    this.#members.add(member);
+    const membership = new Membership(member);
+    this.#members.add(membership);
     this.#gather();
+    return membership;
   }
 
   /** Returns the cursor to come back with. */
-  remove(member) {
-    this.#members.delete(member);
+  remove(membership) {
+    this.#members.delete(membership);
     this.#gather();
-    return this.cursorOf(member);
+    return membership.cursor;
   }
 
-  cursorOf(member) {
-    return (member.joined && this.#connection?.cursor) || member.cursor;
+  /** Does with the connection, once there is one, what it is asked to: "reconnect", "hurry", "close". */
+  call(name) {
+    this.#connection?.[name]();
   }
 
-  reconnect() {
-    this.#connection?.reconnect();
+  retryRefused() {
+    if (isRefused(this.#change?.state)) this.call('reconnect');
   }
 
   #gather() {
@@ -68,78 +62,136 @@ export class SharedStream {
 
   #update() {
     this.#timer = null;
-    const before = this.#topics;
-    this.#topics = new Map([...this.#members].map(({ topic }) => [plainName(topic), topic]));
-    if (!this.#topics.size) return this.#close();
-    const cursor = this.#admit(before);
-    const same = before.size === this.#topics.size && [...before.keys()].every((name) => this.#topics.has(name));
-    if (!same) this.#ask([...this.#topics.values()], cursor);
+    clearTimeout(this.#leaving);
+    if (!this.#members.size) return this.#leave();
+    this.#names = newestNames(this.#members);
+    for (const membership of this.#members) this.#admit(membership);
+    if (!this.#connection) this.#connect();
+    else if ([...this.#members].some(({ joined }) => !joined)) this.call('renew');
+    else if ([...this.#place.marks.keys()].some((topic) => !this.#names.has(topic))) this.#leave();
   }
 
-  // The cursor that covers everyone. Who joins a topic that is already read, from another place, is told to reload:
-  // cursors can't be compared here, and a topic has only one place in a connection.
-  #admit(before) {
-    const covered = this.#connection?.cursor ?? '';
-    const kept = [...before.keys()].filter((name) => this.#topics.has(name));
-    const cursors = new Map(kept.map((name) => [name, covered]));
-    for (const member of this.#members) {
-      if (member.joined) continue;
-      const name = plainName(member.topic);
-      const known = cursors.get(name);
-      if (known === undefined) cursors.set(name, member.cursor);
-      member.joined = true;
-      if (this.#change) member.onstate(this.#change);
-      if (known !== undefined && member.cursor && member.cursor !== known) member.onreset({ reason: 'joined' });
-    }
-    return joinCursors([...cursors.values()]);
+  // Who is no further back than the connection is part of it at once, and who asks for what was refused knows.
+  #admit(membership) {
+    const known = this.#isRefused(membership) || membership.isCoveredBy(this.#place);
+    if (!membership.joined && known) membership.join({ ...this.#place, head: this.#place.entries });
+    this.#tell(membership);
   }
 
-  #ask(topics, cursor) {
-    if (this.#connection) return this.#connection.rejoin(topics, cursor);
-    this.#connection = connect(this.#src, {
-      ...{ topics, cursor, credentials: this.#credentials, fetch: (...request) => fetchAs(...request) },
-      get headers() {
-        return settings.headers;
-      },
-      onopen: (detail) => this.#opened(detail),
-      onstate: (change) => this.#tell((this.#change = change)),
-      onevent: (event) => this.#route(event),
+  #leave() {
+    this.#leaving = setTimeout(() => this.#shrink(), this.#options.linger ?? 0);
+  }
+
+  #shrink() {
+    if (this.#members.size) return this.call('renew'); // without the topics that nobody wants any more
+    clearTimeout(this.#timer);
+    this.call('close');
+    this.#options.onempty?.();
+  }
+
+  #connect() {
+    this.#connection = this.#options.mayShare?.() ? this.#make(visit) : this.#make(connect);
+  }
+
+  // Until the worker answers, or where it can't, the page has a connection of its own; each goes on from the members' places.
+  #onwork(works, visit) {
+    if (works) this.call('close');
+    this.#connection = works ? visit : this.#make(connect);
+    if (works) this.call('renew');
+  }
+
+  #make(kind) {
+    const mine = (listener) => (detail) => connection === this.#connection && listener(detail);
+    const connection = kind(this.#options.src, {
+      ...this.#options,
+      where: () => this.#where(),
+      onopen: mine((detail) => this.#opened(detail)),
+      onmove: mine((id) => this.#moved(id)),
+      onevent: mine((event) => this.#route(event)),
+      onstate: mine((change) => this.#changed(change)),
+      onwork: (works) => this.#onwork(works, connection),
     });
+    return connection;
   }
 
-  #close() {
-    this.#connection?.close();
-    this.#forget();
+  #where() {
+    if (!this.#members.size) return { topics: [...this.#names.values()], cursor: [...this.#place.entries.values()].join('.') };
+    this.#names = newestNames(this.#members);
+    this.#asked = [...this.#members];
+    const types = [...new Set(this.#asked.flatMap(({ types }) => types))];
+    return { topics: [...this.#names.values()], types, cursor: oldest(this.#asked.map(({ cursor }) => cursor)) };
   }
 
-  #opened({ topics = [], refused = [] }) {
-    this.#granted = topics;
-    for (const member of this.#members) member.refused = refused.includes(member.topic);
+  #opened({ topics = [], refused = [], cursor = '', head = cursor }) {
+    this.#place = { marks: marksOf(topics, cursor), entries: entriesOf(cursor), head: entriesOf(head), refused };
+    for (const membership of this.#asked) membership.join(this.#place);
+    this.#tellAll();
   }
 
-  #tell(change) {
-    for (const member of this.#members) {
-      if (member.joined) member.onstate(member.refused ? { ...change, state: 'denied', reason: 'refused' } : change);
+  #moved(id) {
+    const entries = (this.#place.entries = entriesOf(id));
+    for (const membership of this.#joined) membership.move(entries);
+  }
+
+  #route({ type, data, id, topic }) {
+    const { marks, entries } = this.#place;
+    const reset = type === 'livefeed-reset' ? parseJSON(data, {}) : null;
+    const name = reset?.topic ?? topic ?? [...marks.keys()][0]; // a connection with one topic need not say it
+    const mark = marks.get(name);
+    const entry = entriesOf(id).get(mark);
+    const fleeting = entry === entries.get(mark); // it has no place of its own
+    for (const membership of this.#joined.filter(({ topics }) => topics.has(name))) {
+      if (reset) membership.reset(mark, entry, { ...reset, cursor: entry });
+      else membership.take(mark, fleeting ? null : entry, { type, data, topic: name });
     }
+    this.#moved(id);
   }
 
-  #route(event) {
-    const reset = event.type === 'livefeed-reset' ? parseJSON(event.data, {}) : null;
-    const only = this.#granted.length === 1 ? this.#granted[0] : null;
-    const topic = reset?.topic ?? event.topic ?? only;
-    for (const member of this.#members) {
-      if (!member.joined || plainName(member.topic) !== topic) continue;
-      if (reset) member.onreset(reset);
-      else member.onevent({ ...event, topic });
-    }
+  get #joined() {
+    return [...this.#members].filter(({ joined }) => joined);
+  }
+
+  #changed(change) {
+    this.#change = change;
+    this.#tellAll();
+  }
+
+  #tellAll() {
+    for (const membership of this.#members) this.#tell(membership);
+  }
+
+  #tell(membership) {
+    const change = this.#change;
+    if (!change) return;
+    const live = LIVE.includes(change.state);
+    if (live && this.#isRefused(membership)) membership.tell({ ...change, state: 'denied', reason: 'refused' });
+    else if (!live || membership.joined) membership.tell(change);
+  }
+
+  #isRefused({ topics }) {
+    return [...topics.keys()].every((name) => this.#place.refused.includes(this.#names.get(name)));
   }
 }
 
-/**
- * Sets what all elements of the page use.
- * @param {{headers?: Function, fetch?: typeof fetch}} options  as of `connect()`
- */
-export function configure(options) {
-  Object.assign(settings, options);
-  SharedStream.retryRefused();
+// A signed name is "name~time~signature", the time in base 62, whose digits sort as ASCII does (django.core.signing): of
+// several that members were rendered with the newest holds longest.
+function newestNames(members) {
+  const names = new Map();
+  const time = (topic) => topic?.split('~')[1] ?? '';
+  for (const [name, topic] of [...members].flatMap(({ topics }) => [...topics])) {
+    if (!names.has(name) || time(topic) > time(names.get(name))) names.set(name, topic);
+  }
+  return names;
 }
+
+const unions = new Map();
+
+/** The one union for all members with this address; `more` are its other options, where it is made. */
+export function unionAt({ src, credentials, viewer, transport, share }, more) {
+  const address = { src, credentials, viewer, transport, share };
+  const key = JSON.stringify(address);
+  if (!unions.has(key)) unions.set(key, new Union({ ...address, ...more, onempty: () => unions.delete(key) }));
+  return unions.get(key);
+}
+
+export const allUnions = () => [...unions.values()];

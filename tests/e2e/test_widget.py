@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.staged_page import LIMIT, document, feed, item, keys, until, wait_for_keys
 from tests.e2e.staged_site import STRICT, Site, retry_after
-from tests.e2e.staged_stream import block, created
+from tests.e2e.staged_stream import EPOCH, block, created, cursor
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -124,7 +124,7 @@ def test_a_strict_policy_finds_nothing_to_stop(site: Site, live: Window, policy:
 def test_a_page_in_the_back_forward_cache_holds_no_stream(site: Site, window: Window) -> None:
     site.automatic = True
     for number in range(9):
-        site.pages[f"/{number}"] = document(feed(item(number, str(number)), cursor=f"c{number}"))
+        site.pages[f"/{number}"] = document(feed(item(number, str(number)), cursor=cursor(number)))
     page = window(f"{site.url}/0")
     for number in range(1, 9):
         page.goto(f"{site.url}/{number}", timeout=LIMIT * 1000)
@@ -132,16 +132,16 @@ def test_a_page_in_the_back_forward_cache_holds_no_stream(site: Site, window: Wi
     assert site.most_open == 1
 
     client = site.streams[-1].client
-    site.streams[-1].send(created(10, "ten", "c100"))
+    site.streams[-1].send(created(10, "ten", cursor(100)))
     wait_for_keys(page, [10, 8])
     page.go_back(wait_until="commit")
     until(page, "location.pathname === '/7' && window.restored && document.querySelector('live-feed').state === 'open'")
     page.go_forward(wait_until="commit")
     until(page, "location.pathname === '/8' && window.restored && document.querySelector('live-feed').state === 'open'")
     assert page.evaluate("loads") == 2
-    assert site.streams[-1].cursor == "c100"
+    assert site.streams[-1].cursor == cursor(100)
     assert site.streams[-1].client == client
-    site.streams[-1].send(created(11, "eleven", "c101"))
+    site.streams[-1].send(created(11, "eleven", cursor(101)))
     wait_for_keys(page, [11, 10, 8])
     assert site.most_open == 1
 
@@ -168,36 +168,38 @@ def test_an_element_that_left_closes_and_comes_back_from_where_it_was(site: Site
 
 
 def test_elements_of_one_page_share_a_connection(site: Site, live: Window) -> None:
-    two = feed(name="a", topic="news~1~x", cursor="n1") + feed(name="b", topic="chat~1~y", cursor="h1")
+    news, chat, sport = ((lambda seq, topic=topic: cursor(seq, topic)) for topic in ("news", "chat", "sport"))
+    two = feed(name="a", topic="news~1~x", cursor=news(1)) + feed(name="b", topic="chat~1~y", cursor=chat(1))
     page = live(two)
     assert site.stream().topics == ["news~1~x", "chat~1~y"]
-    assert site.stream().cursor == "n1.h1"
-    site.stream().send(created(1, "n", "n2.h1", "news") + created(2, "h", "n2.h2", "chat"))
+    assert site.stream().cursor == f"{news(1)}.{chat(1)}"
+    site.stream().send(created(1, "n", f"{news(2)}.{chat(1)}", "news"))
+    site.stream().send(created(2, "h", f"{news(2)}.{chat(2)}", "chat"))
     wait_for_keys(page, [1], "a")
     wait_for_keys(page, [2], "b")
 
     page.evaluate(
         "text => document.body.append(document.createRange().createContextualFragment(text))",
-        feed(name="c", topic="sport", cursor="s1"),
+        feed(name="c", topic="sport", cursor=sport(1)),
     )
     second = site.stream(2).open()
     assert second.topics == ["news~1~x", "chat~1~y", "sport"]
-    assert second.cursor == "n2.h2.s1"
+    assert second.cursor == f"{news(2)}.{chat(2)}.{sport(1)}"
     assert second.client == site.stream(1).client
-    second.send(created(3, "s", "n2.h2.s2", "sport"))
+    second.send(created(3, "s", f"{news(2)}.{chat(2)}.{sport(2)}", "sport"))
     wait_for_keys(page, [3], "c")
 
     page.evaluate("for (const name of ['a', 'c']) document.getElementById(name).remove()")
     third = site.stream(3).open()
     assert third.topics == ["chat~1~y"]
-    third.send(created(4, "alone: no topic said", "h3"))
+    third.send(created(4, "alone: no topic said", chat(3)))
     wait_for_keys(page, [4, 2], "b")
     assert site.most_open == 1
     assert page.evaluate("seen.filter(e => e.name === 'message').map(e => [e.id, e.topic, e.data.pk])") == [
-        ["n2.h1", "news", 1],
-        ["n2.h2", "chat", 2],
-        ["n2.h2.s2", "sport", 3],
-        ["h3", "chat", 4],
+        [news(2), "news", 1],
+        [chat(2), "chat", 2],
+        [sport(2), "sport", 3],
+        [chat(3), "chat", 4],
     ]
 
 
@@ -211,13 +213,32 @@ def test_a_refused_topic_is_denied_and_the_others_live(site: Site, window: Windo
     assert keys(page, "b") == []
 
 
-def test_who_joins_a_topic_from_another_place_reloads_instead_of_guessing(site: Site, live: Window) -> None:
-    site.snapshot = f'<div data-live-snapshot data-cursor="c9">{item(9, "nine")}</div>'
-    page = live(feed(item(1, "one"), name="a"))
-    page.evaluate(
-        "text => document.body.append(document.createRange().createContextualFragment(text))",
-        feed(item(2, "two"), name="b", cursor="older"),
-    )
+def joins(page: Page, seq: int, epoch: str) -> None:
+    """Let another element come to the page, with a cursor of its own."""
+    text = feed(item(2, "two"), name="b", cursor=cursor(seq, epoch=epoch))
+    page.evaluate("text => document.body.append(document.createRange().createContextualFragment(text))", text)
+
+
+def test_who_joins_from_further_back_gets_what_it_lacks_and_nobody_gets_it_twice(site: Site, live: Window) -> None:
+    page = live(feed(item(1, "one"), name="a", cursor=cursor(5)))
+    site.stream().send(created(6, "six", cursor(6)))
+    wait_for_keys(page, [6, 1], "a")
+    joins(page, 4, EPOCH)
+    second = site.stream(2)
+    assert second.cursor == cursor(4)
+    second.open()
+    for seq in (5, 6, 7, 8):
+        second.send(created(seq, str(seq), cursor(seq)))
+    wait_for_keys(page, [8, 7, 6, 5], "b")
+    wait_for_keys(page, [8, 7, 6, 1], "a")
+    got = page.evaluate("seen.filter(e => e.name === 'message').map(e => e.feed + e.data.pk)")
+    assert got == ["a6", "b5", "b6", "a7", "b7", "a8", "b8"]
+
+
+def test_who_joins_with_a_cursor_of_another_epoch_reloads_instead_of_guessing(site: Site, live: Window) -> None:
+    site.snapshot = f'<div data-live-snapshot data-cursor="{cursor(6)}">{item(9, "nine")}</div>'
+    page = live(feed(item(1, "one"), name="a", cursor=cursor(5)))
+    joins(page, 5, "before")
     wait_for_keys(page, [9], "b")
     assert keys(page, "a") == ["1"]
     assert len(site.streams) == 1

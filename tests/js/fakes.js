@@ -73,6 +73,7 @@ export function setUp({ answers = [], random = () => 0.5, ...options } = {}) {
     return { status, redirected, headers: new Headers({ 'Content-Type': type, ...headers }), body: stream.body };
   };
   it.connection = connect('https://site.test/livefeed/', {
+    topics: ['t'],
     clock,
     random,
     onevent: (event) => it.events.push(event),
