@@ -61,7 +61,7 @@ export class LiveList {
     for (const { type, data } of batch) if (Object(data).pk !== undefined) this.#take(type, data, String(data.pk));
     this.#arrivals.add(Math.max(this.#waiting.size - before, 0), this.node);
     if (this.#waiting.size && !this.#isHeld()) this.#show();
-    this.#offer();
+    this.settle();
   }
 
   #take(type, data, key) {
@@ -87,10 +87,14 @@ export class LiveList {
     return item && !this.#is('hold', 'never') && isScrolledPast(this.node, item, this.#appends ? 'bottom' : 'top');
   }
 
-  // Where there is no button, nothing waits for it.
-  #offer() {
+  // Where there is no button, nothing waits for it. A feed has to own articles (ARIA 1.2): without one it is a group.
+  settle() {
     const button = this.#feed.find('[data-live-new]');
-    if (!button) return this.#show();
+    if (!this.node) return;
+    if (!button) this.#show();
+    const role = this.node.getAttribute('role');
+    if (role === 'feed' || role === 'group') this.node.setAttribute('role', this.#nearest ? 'feed' : 'group');
+    if (!button) return;
     if (!this.#waiting.size && button === document.activeElement) this.#goToNewest();
     button.hidden = !this.#waiting.size;
     button.textContent = newItems(this.#feed, this.#waiting.size);
@@ -103,7 +107,7 @@ export class LiveList {
   /** Shows the items that wait, and goes there. */
   open() {
     this.#show();
-    this.#offer();
+    this.settle();
     this.#goToNewest();
   }
 
@@ -127,7 +131,6 @@ export class LiveList {
   adopt(fresh) {
     this.#busy();
     this.#waiting.clear();
-    this.#offer();
     const old = new Map(this.#items.map((item) => [item.dataset.key, item]));
     let next = this.#items.at(-1)?.nextElementSibling ?? null;
     const items = fresh.map((item) => this.#keep(old.get(item.dataset.key), item));
@@ -136,6 +139,7 @@ export class LiveList {
       if (item.parentNode !== this.node || item.nextElementSibling !== next) place(this.node, item, next);
       next = item;
     }
+    this.settle();
   }
 
   #keep(known, item) {

@@ -9,6 +9,10 @@ export class LiveFeedElement extends LiveElement {
     return this.#list.node && 'items';
   }
 
+  ready() {
+    this.#list.settle();
+  }
+
   press(dataset) {
     super.press(dataset);
     if ('liveNew' in dataset) this.#list.open();

@@ -5,6 +5,7 @@ import { textOf } from './texts.js';
 const SECONDS = 8;
 const LIMIT = 3;
 const TOAST = '[data-live-toast]';
+const DISMISS = '[data-live-dismiss]';
 
 /** `<live-toasts>`: each event is a message that goes by itself, unless somebody is at it, or when it is dismissed. */
 export class LiveToastsElement extends LiveElement {
@@ -48,11 +49,12 @@ export class LiveToastsElement extends LiveElement {
 
   #render(data) {
     const template = this.find('template')?.content.firstElementChild;
-    const toast = template ? document.importNode(template, true) : document.createElement('div');
-    if (template) fill(toast, data, this);
-    else toast.textContent = asText(data?.text ?? data);
+    const content = template && document.importNode(template, true);
+    if (content) fill(content, data, this);
+    const toast = document.createElement('div');
     toast.dataset.liveToast = '';
-    if (!toast.querySelector('[data-live-dismiss]')) toast.append(this.#button());
+    toast.append(content ?? asText(data?.text ?? data));
+    if (!toast.querySelector(DISMISS)) toast.append(this.#button());
     return toast;
   }
 
@@ -70,7 +72,7 @@ export class LiveToastsElement extends LiveElement {
 
   // Whoever was at it is at the next one then, or where they came from.
   #remove(toast) {
-    const next = (toast?.nextElementSibling ?? toast?.previousElementSibling)?.querySelector('[data-live-dismiss]');
+    const next = (toast?.nextElementSibling ?? toast?.previousElementSibling)?.querySelector(DISMISS);
     toast?.remove();
     (next ?? this.#cameFrom)?.focus({ preventScroll: true });
   }

@@ -10,6 +10,7 @@ import { LiveCounterElement } from './live-counter.js';
 import { LiveFeedElement } from './live-feed.js';
 import { LiveToastsElement } from './live-toasts.js';
 import { LiveValueElement } from './live-value.js';
+import { keepTime } from './rendering.js';
 import { serve } from './worker.js';
 
 export { connect } from './connection.js';
@@ -18,6 +19,8 @@ export { EventStreamParser } from './parser.js';
 export { configure } from './sharing.js';
 export { LiveCounterElement, LiveFeedElement, LiveToastsElement, LiveValueElement };
 
+const TICK = 30_000; // ms until "5 minutes ago" is looked at again
+
 const ELEMENTS = {
   'live-feed': LiveFeedElement,
   'live-value': LiveValueElement,
@@ -25,7 +28,8 @@ const ELEMENTS = {
   'live-toasts': LiveToastsElement,
 };
 
-for (const [name, element] of Object.entries(ELEMENTS)) {
-  if (globalThis.customElements && !customElements.get(name)) customElements.define(name, element);
+if (globalThis.customElements) {
+  for (const [name, element] of Object.entries(ELEMENTS)) customElements.get(name) ?? customElements.define(name, element);
+  setInterval(keepTime, TICK);
 }
 if (globalThis.SharedWorkerGlobalScope) serve(globalThis);

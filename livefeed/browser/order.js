@@ -5,20 +5,19 @@
 
 const TIME = /^\d{4}-\d\d-\d\dT/; // Django leaves out what is zero: "…:05Z" comes before "…:05.5Z"
 
-export const parseOrder = (text) =>
-  (text ?? '').split(' ').filter(Boolean).map((name) => ({ name: name.replace(/^-/, ''), sign: name[0] === '-' ? -1 : 1 }));
+export const parseOrder = (text) => text?.split(' ') ?? [];
 
 /** The values that an item stands by, or null where the data lacks one of them. */
 export function valuesOf(order, data) {
-  const values = order.map(({ name }) => data[name]);
+  const values = order.map((name) => data[name.replace(/^-/, '')]);
   return order.length && !values.includes(undefined) ? values : null;
 }
 
 /** Less than 0 where an item with the values `a` stands before one with `b`. */
 export function compare(order, a, b) {
-  for (const [index, { sign }] of order.entries()) {
+  for (const [index, name] of order.entries()) {
     const difference = compareValues(a[index], b[index]);
-    if (difference) return sign * difference;
+    if (difference) return name[0] === '-' ? -difference : difference;
   }
   return 0;
 }

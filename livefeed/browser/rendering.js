@@ -37,6 +37,11 @@ export function format(root, host = root, selector = '[data-format]') {
   for (const element of bound(root, selector)) write(element, formatted(element, host) || element.textContent);
 }
 
+/** Writes how long ago things were, in all live elements. */
+export function keepTime() {
+  for (const element of document.querySelectorAll(LIVE)) format(element, element, '[data-format=relative]');
+}
+
 const bound = (root, selector) =>
   [root, ...root.querySelectorAll(selector)].filter(
     (element) => element.matches(selector) && !element.matches(LOADS_CODE) && isOf(root, element),

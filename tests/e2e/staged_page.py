@@ -49,11 +49,12 @@ def feed(
     template: str = "",
 ) -> str:
     viewer = viewer and f'viewer="{viewer}"'
+    role = "log" if "append" in attributes else "feed" if items else "group"
     return f"""
       <live-feed id="{name}" src="{src}" topic="{topic}" cursor="{cursor}" {viewer} {attributes} {TEXTS}>
-        <p data-live-status hidden></p>
-        <button type="button" data-live-pause hidden></button> <button type="button" data-live-new hidden></button>
-        <div data-live-list role="{"log" if "append" in attributes else "feed"}" aria-label="News">{items}</div>
+        <div data-live-bar><p data-live-status hidden></p><button type="button" data-live-pause hidden></button></div>
+        <button type="button" data-live-new hidden></button>
+        <div data-live-list role="{role}" aria-label="News">{items}</div>
         <template>{template or item("")}</template>
       </live-feed>"""
 

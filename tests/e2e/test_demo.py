@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
-from tests.e2e.pages import Editor, Reader
+from tests.e2e.pages import LIMIT, Editor, Reader
 from tests.e2e.servers import Server, serve
 from tests.e2e.wire import Wire
 
@@ -73,3 +74,36 @@ def test_a_tab_that_was_offline_shows_everything_once_and_in_order_when_it_is_ba
         assert offline.titles() == online.titles()
         assert len(set(offline.titles())) == len(offline.titles())
         offline.picture(screenshots / "demo-back.png")
+
+
+def test_a_value_a_counter_and_a_message_follow_what_an_editor_does_and_a_pause_holds_the_list(
+    site: Server, window: Callable, screenshots: Path
+) -> None:
+    reader = Reader(window(site.url)).ready()
+    page, before = reader.page, reader.titles()
+    count = int(page.locator("live-counter").inner_text())
+    page.get_by_role("button", name="Pause").click()
+    expect(page.locator("live-feed")).to_have_attribute("state", "paused")
+
+    desk = window(f"{site.url}/login/?next=/desk/")
+    desk.fill("[name=username]", "editor")
+    desk.fill("[name=password]", "livefeed")
+    desk.press("[name=password]", "Enter")
+    desk.fill("[name=cm]", "433")
+    desk.press("[name=cm]", "Enter")
+    expect(page.locator("live-value [data-field=cm]")).to_have_text("433", timeout=LIMIT)
+    assert page.locator("meter").evaluate("meter => meter.value") == 433
+
+    desk.fill("[name=title]", "The sirens have gone off")
+    desk.fill("[name=text]", "Twice.")
+    desk.check("[name=pinned]")
+    desk.get_by_role("button", name="Publish").click()
+    expect(page.locator("live-toasts [data-live-toast]")).to_contain_text("The sirens have gone off", timeout=LIMIT)
+    expect(page.locator("live-counter")).to_have_text(str(count + 1), timeout=LIMIT)
+    page.screenshot(path=screenshots / "demo-elements.png", animations="disabled")
+    assert reader.titles() == before
+
+    page.get_by_role("button", name="Resume").click()
+    reader.sees("The sirens have gone off", *before[:2])
+    page.get_by_role("button", name="Dismiss").click()
+    expect(page.locator("live-toasts [data-live-toast]")).to_have_count(0)

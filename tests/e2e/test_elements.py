@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -154,7 +155,7 @@ def test_toasts_come_as_text_stay_while_somebody_is_at_them_and_go_when_dismisse
     page.clock.install()
     site.stream().send(block("message", EVIL, topic="plain"))
     wait_for_text(page, "#plain [data-live-toast]", f"{EVIL}×")
-    page.hover("#plain [data-live-toast]")
+    page.hover("#plain [data-live-toast]", timeout=5000)
     page.clock.fast_forward(5000)
     assert page.locator("#plain [data-live-toast]").count() == 1
     page.hover("#here")
@@ -189,3 +190,36 @@ def test_axe_finds_nothing_and_each_element_keeps_to_its_own_content(site: Site,
         "axe.run().then(({ violations }) => violations.map((v) => [v.id, v.nodes.map((n) => n.html)]))"
     )
     assert found == []
+
+
+WIDGET = Path(__file__).parents[2] / "docs" / "widget.md"
+
+
+def documented(language: str, mark: str) -> str:
+    """Return the block of the widget's page that has this mark."""
+    found = re.search(rf"<!-- {mark} -->\n```{language}\n(.*?)```", WIDGET.read_text(), re.DOTALL)
+    assert found, mark
+    return found[1]
+
+
+def test_the_markup_and_the_script_that_the_documentation_shows_do_what_it_says(site: Site, window: Window) -> None:
+    script = documented("js", "runs in that page")
+    page = window("about:blank")
+    page.route("**/static/example.js", lambda route: route.fulfill(body=script, content_type="text/javascript"))
+    site.pages["/"] = document(
+        documented("html", "in a page") + '<script type="module" src="/static/example.js"></script>', lang="de"
+    )
+    page.goto(site.url)
+    site.stream().open()
+    author = {"author": {"name": EVIL}, "price": 9.5, "public": True}
+    site.stream().send(created(1, "one", section="sport") + created(2, "two", **author) + created(3, "three"))
+    until(page, "document.querySelectorAll('live-feed article').length === 2")
+    assert page.title() == "three (news)"
+    two = page.locator("[data-key='2']")
+    assert (two.locator("span").text_content(), text(page, "[data-key='2'] b")) == (EVIL, "9,50 €")
+    assert two.locator("[data-attr-hidden]").is_hidden()
+    assert page.locator("[data-key='3'] [data-attr-hidden]").is_visible()
+    assert text(page, "[data-key='3'] b") == ""
+    site.stream().end()
+    until(page, "document.body.classList.contains('behind')")
+    assert page.evaluate("violations") == []

@@ -135,7 +135,9 @@ def test_the_focus_of_an_item_that_goes_is_not_lost(site: Site, live: Window) ->
     wait_for_keys(page, [3, 1])
     assert page.evaluate("document.activeElement.dataset.key") == "1"
     site.stream().send(block("deleted", {"pk": 1}) + block("deleted", {"pk": 3}))
-    until(page, "document.activeElement.matches('[data-live-list]')")
+    until(page, "document.activeElement.matches('[data-live-list][role=group]')")  # without articles it is no feed
+    site.stream().send(created(4, "four"))
+    until(page, "document.activeElement.matches('[role=feed]:has(> article)')")
 
 
 def test_a_page_without_frames_is_kept_up_to_date_too(site: Site, live: Window) -> None:
