@@ -3,7 +3,7 @@ import { parseElement } from './html.js';
 import { focusOn, morph, place, take } from './morph.js';
 import { compare, parseOrder, valuesOf } from './order.js';
 import { fill, format } from './rendering.js';
-import { atEnd, isScrolledPast } from './scrolling.js';
+import { isScrolledPast, keepPlace } from './scrolling.js';
 import { newItems } from './texts.js';
 
 const BUSY = 100; // ms
@@ -29,7 +29,7 @@ export class LiveList {
   }
 
   get #items() {
-    return [...this.node.children].filter((item) => 'key' in item.dataset);
+    return [...this.node.children].filter((item) => item.hasAttribute('data-key'));
   }
 
   #is(name, value) {
@@ -55,8 +55,11 @@ export class LiveList {
 
   /** Takes what events say: `[{type, data}]`, written together. */
   apply(batch) {
-    if (!this.node) return;
     if (batch.length > 1 || this.#feed.state === 'catching-up') this.#busy();
+    keepPlace(this.node, this.#appends, () => this.#apply(batch));
+  }
+
+  #apply(batch) {
     const before = this.#waiting.size;
     for (const { type, data } of batch) if (Object(data).pk !== undefined) this.#take(type, data, String(data.pk));
     this.#arrivals.add(Math.max(this.#waiting.size - before, 0), this.node);
@@ -65,7 +68,7 @@ export class LiveList {
   }
 
   #take(type, data, key) {
-    const item = this.#items.find(({ dataset }) => dataset.key === key);
+    const item = this.#items.find((item) => item.getAttribute('data-key') === key);
     if (type === 'deleted') {
       this.#waiting.delete(key);
       if (item) take(item, this.node);
@@ -90,7 +93,6 @@ export class LiveList {
   // Where there is no button, nothing waits for it. A feed has to own articles (ARIA 1.2): without one it is a group.
   settle() {
     const button = this.#feed.find('[data-live-new]');
-    if (!this.node) return;
     if (!button) this.#show();
     const role = this.node.getAttribute('role');
     if (role === 'feed' || role === 'group') this.node.setAttribute('role', this.#nearest ? 'feed' : 'group');
@@ -113,11 +115,9 @@ export class LiveList {
 
   #show() {
     if (!this.#waiting.size) return;
-    atEnd(this.node, () => {
-      for (const [key, data] of this.#waiting) this.#insert(key, data);
-      this.#waiting.clear();
-      this.#trim();
-    });
+    for (const [key, data] of this.#waiting) this.#insert(key, data);
+    this.#waiting.clear();
+    this.#trim();
   }
 
   // Says to assistive technology that the list is being changed, until shortly after.
@@ -130,6 +130,10 @@ export class LiveList {
   /** Takes over fresh items; what didn't change stays, with its focus, selection and animations. */
   adopt(fresh) {
     this.#busy();
+    keepPlace(this.node, this.#appends, () => this.#adopt(fresh));
+  }
+
+  #adopt(fresh) {
     this.#waiting.clear();
     const old = new Map(this.#items.map((item) => [item.dataset.key, item]));
     let next = this.#items.at(-1)?.nextElementSibling ?? null;

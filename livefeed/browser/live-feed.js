@@ -5,12 +5,13 @@ import { LiveList } from './list.js';
 export class LiveFeedElement extends LiveElement {
   #list = new LiveList(this);
 
+  // Without a list it is a stream for the page's own scripts.
   get show() {
     return this.#list.node && 'items';
   }
 
   ready() {
-    this.#list.settle();
+    if (this.show) this.#list.settle();
   }
 
   press(dataset) {
@@ -19,7 +20,7 @@ export class LiveFeedElement extends LiveElement {
   }
 
   take(batch) {
-    this.#list.apply(batch);
+    if (this.show) this.#list.apply(batch);
   }
 
   adopt(root) {

@@ -1,4 +1,5 @@
 const SLACK = 8; // px by which one may miss the end
+const ANCHORS = globalThis.CSS?.supports('overflow-anchor', 'auto');
 
 // What scrolls a list: itself, something around it, or the page, which has what <body> says about scrolling.
 function scrollerOf(list) {
@@ -9,19 +10,24 @@ function scrollerOf(list) {
 }
 
 const isPage = (box) => box === document.scrollingElement;
+const viewOf = (box) => (isPage(box) ? { top: 0, bottom: innerHeight } : box.getBoundingClientRect());
 
 /** Whether an item's edge, the upper or the lower, is scrolled out of view. */
 export function isScrolledPast(list, item, edge) {
-  const box = scrollerOf(list);
-  const view = isPage(box) ? { top: 0, bottom: innerHeight } : box.getBoundingClientRect();
-  const distance = item.getBoundingClientRect()[edge] - view[edge];
+  const distance = item.getBoundingClientRect()[edge] - viewOf(scrollerOf(list))[edge];
   return edge === 'top' ? distance < -SLACK : distance > SLACK;
 }
 
-/** Changes a list; whoever was at its end before is there afterwards, as in a chat. */
-export function atEnd(list, change) {
+/**
+ * Changes a list, and what is in view stays where it is: most browsers see to that, WebKit doesn't. Or it `follows`:
+ * whoever was at its end before is there afterwards, as in a chat.
+ */
+export function keepPlace(list, follows, change) {
   const box = scrollerOf(list);
-  const follows = box.scrollHeight - box.scrollTop - box.clientHeight <= SLACK && (box.scrollTop || !isPage(box));
+  const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight <= SLACK && (box.scrollTop || !isPage(box));
+  const seen = [...list.children].find((item) => item.getBoundingClientRect().bottom > viewOf(box).top);
+  const before = seen?.getBoundingClientRect().top;
   change();
-  if (follows) box.scrollTop = box.scrollHeight;
+  if (follows && atEnd) box.scrollTop = box.scrollHeight;
+  else if (!ANCHORS && box.scrollTop && seen?.isConnected) box.scrollTop += seen.getBoundingClientRect().top - before;
 }
