@@ -60,7 +60,7 @@ atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
 _SQLITE = {
     "ENGINE": "django.db.backends.sqlite3",
     "NAME": _FOLDER / "site.sqlite3",
-    "OPTIONS": {"timeout": 20},
+    "OPTIONS": {"timeout": 20, "init_command": "PRAGMA synchronous=OFF"},
 }
 
 
