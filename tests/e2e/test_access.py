@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -78,21 +79,16 @@ async def test_every_server_closes_at_once_what_ended_elsewhere(
     where: dict[str, Any] = {"database_url": sqlite_url, "redis_url": redis_url, "settings": NEVER_LOOKED_AT}
     with serve("uvicorn", tmp_path, **where) as uvicorn, serve("daphne", tmp_path, **where) as daphne:
         async with readers([uvicorn, daphne], env, len(AT_ONCE) + 3) as people:
-            logs_out, is_disconnected = people[:2]
-            for reader, code in zip(people[2:], AT_ONCE.values(), strict=False):
-                await shell(code, reader, env)
-                for stream in reader.streams:
-                    await closes(stream, REVOKED)
-
+            logs_out, is_disconnected, *ending = people[:-1]
+            await asyncio.gather(*map(shell, AT_ONCE.values(), ending, itertools.repeat(env)))
             await _log_out(uvicorn, logs_out)
-            for stream in logs_out.streams:
-                await closes(stream, REVOKED)
-
             arguments = ("livefeed_connections", "--topic", f"notice:{is_disconnected.user}", "--disconnect")
             out = await asyncio.to_thread(manage, *arguments, env=env)
             assert out.count(f"user:{is_disconnected.user} ") == 2
-            for stream in is_disconnected.streams:
-                await closes(stream, REVOKED, comes_back=True)
+            await asyncio.gather(
+                *(closes(stream, REVOKED) for reader in (logs_out, *ending) for stream in reader.streams),
+                *(closes(stream, REVOKED, comes_back=True) for stream in is_disconnected.streams),
+            )
 
 
 async def _log_out(server: Server, reader: Reader) -> None:
@@ -119,7 +115,12 @@ async def test_servers_that_hear_nothing_of_each_other_find_out_within_the_inter
     where: dict[str, Any] = {"database_url": sqlite_url, "settings": {"LIVEFEED_RECHECK_INTERVAL": 1}}
     with serve("uvicorn", tmp_path, **where) as uvicorn, serve("daphne", tmp_path, **where) as daphne:
         async with readers([uvicorn, daphne], env, len(WITHOUT_A_LAYER) + 1) as people:
-            for reader, (code, reason) in zip(people, WITHOUT_A_LAYER.values(), strict=False):
-                await shell(code, reader, env)
-                for stream in reader.streams:
-                    await closes(stream, reason, comes_back=reason == TAKEN)
+            ending = list(zip(people, WITHOUT_A_LAYER.values(), strict=False))
+            await asyncio.gather(*(shell(code, reader, env) for reader, (code, _) in ending))
+            await asyncio.gather(
+                *(
+                    closes(stream, reason, comes_back=reason == TAKEN)
+                    for reader, (_, reason) in ending
+                    for stream in reader.streams
+                )
+            )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
-
-import pytest
+from typing import NamedTuple
 
 from tests.e2e.client import EventStream, new_client
-from tests.e2e.servers import manage, serve, site_env
+from tests.e2e.servers import Server, manage, serve, site_env
 from tests.processes import run
 
 RECHECK_INTERVAL = 1
@@ -30,36 +30,50 @@ def signed_in(count: int, env: dict[str, str]) -> list[dict[str, object]]:
     return people
 
 
-@pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
+class Trio(NamedTuple):
+    """Three who ask one server for the job: by a user's token, by a token for nobody, and without one."""
+
+    server: Server
+    reader: EventStream
+    nobody: EventStream
+    stranger: EventStream
+
+
 async def test_a_token_from_the_command_line_opens_its_topic_until_the_password_is_another(
-    kind: str, sqlite_url: str, tmp_path: Path
+    sqlite_url: str, tmp_path: Path
 ) -> None:
     env = site_env(database_url=sqlite_url)
     ann, _ = signed_in(2, env)
     token = manage("livefeed_token", "--id", str(ann["user"]), "--topic", JOB, env=env).strip()
     others = manage("livefeed_token", "--anonymous", "--topic", JOB, env=env).strip()
     settings = {"LIVEFEED_RECHECK_INTERVAL": RECHECK_INTERVAL}
-    with serve(kind, tmp_path, database_url=sqlite_url, settings=settings) as server:
-        async with (
-            EventStream(server.url, [JOB, "job:2"], headers=bearer(token)) as reader,
-            EventStream(server.url, [JOB], headers=bearer(others)) as nobody,
-            EventStream(server.url, [JOB]) as stranger,
-        ):
+    async with AsyncExitStack() as stack:
+        trios = []
+        for kind in ("daphne", "uvicorn"):
+            server = stack.enter_context(serve(kind, tmp_path, database_url=sqlite_url, settings=settings))
+            streams = (
+                EventStream(server.url, [JOB, "job:2"], headers=bearer(token)),
+                EventStream(server.url, [JOB], headers=bearer(others)),
+                EventStream(server.url, [JOB]),
+            )
+            trios.append(Trio(server, *[await stack.enter_async_context(stream) for stream in streams]))
+        for _, reader, nobody, _ in trios:
             await asyncio.gather(reader.opened(), nobody.opened())
             assert reader.own("open")[0].data["refused"] == ["job:2"]
-            await asyncio.to_thread(manage, "shell", "--command", PUBLISH, env=env)
-            await reader.until(lambda: reader.events, what="the event came")
-            await nobody.until(lambda: nobody.events, what="the event came")
+        await asyncio.to_thread(manage, "shell", "--command", PUBLISH, env=env)
+        for _, reader, nobody, _ in trios:
+            await reader.until(lambda reader=reader: reader.events, what="the event came")
+            await nobody.until(lambda nobody=nobody: nobody.events, what="the event came")
 
-            await asyncio.to_thread(manage, "shell", "--command", NEW_PASSWORD.format(ann["user"]), env=env)
-            await reader.until(lambda: "401" in reader.ends, what="coming back is refused")
+        await asyncio.to_thread(manage, "shell", "--command", NEW_PASSWORD.format(ann["user"]), env=env)
+        for server, reader, nobody, stranger in trios:
+            await reader.until(lambda reader=reader: "401" in reader.ends, what="coming back is refused")
             assert [block.data for block in reader.own("closing")] == [{"reason": "revoked"}]
             assert reader.response_headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
             assert nobody.ends == []
             assert set(stranger.ends) == {"404"}
-        log = server.log()
-    assert token not in log
-    assert others not in log
+            assert token not in server.log()
+            assert others not in server.log()
 
 
 async def test_what_is_no_token_gets_an_answer_and_never_an_error(sqlite_url: str, tmp_path: Path) -> None:
