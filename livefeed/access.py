@@ -19,7 +19,7 @@ from django.http import HttpRequest
 from .exceptions import FeedError
 from .feeds import LiveFeed
 from .registry import registry
-from .topics import is_signed, plain_name, sign_topic, signature_holds
+from .topics import is_signed, plain_name, shortened, sign_topic, signature_holds
 from .transactions import says_that_a_database_is_away
 from .viewers import Viewer, page_viewer, today
 
@@ -113,24 +113,34 @@ def _ask(feed: LiveFeed, asked: Sequence[tuple[Any, str]], *, again: bool) -> li
         return [_ask_one(feed, user, topic, again=again) for user, topic in asked]
     try:
         answers = _resolved(feed.get_view_permissions(asked))
+        if not isinstance(answers, (list, tuple)):  # of a dict the keys would be the answers, and all of them yes
+            raise FeedError(f"get_view_permissions() returned a {type(answers).__name__}. Return a list.")
         if len(answers) != len(asked):
             raise FeedError(f"get_view_permissions() gave {len(answers)} answers to {len(asked)} questions.")
+        return [_opens(answer) for answer in answers]
     except Exception as error:
         if _nobody_knows(error, again=again):
             raise
         logger.exception("%s.get_view_permissions failed; all it was asked for is refused.", type(feed).__name__)
         return [False] * len(asked)
-    return [bool(answer) for answer in answers]
 
 
 def _ask_one(feed: LiveFeed, user: Any, topic: str, *, again: bool) -> bool:
     try:
-        return bool(_resolved(feed.has_view_permission(user, topic)))
+        return _opens(feed.has_view_permission(user, topic))
     except Exception as error:
         if _nobody_knows(error, again=again):
             raise
         logger.exception("%s.has_view_permission failed for %s; it is refused.", type(feed).__name__, topic)
         return False
+
+
+def _opens(answer: Any) -> bool:
+    """Tell whether a rule's answer is yes. A coroutine is awaited, and a function is none: both would count as true."""
+    answer = _resolved(answer)
+    if callable(answer):
+        raise FeedError(f"The answer is {shortened(answer)}, which was not called. Return whether the user may read.")
+    return bool(answer)
 
 
 def _nobody_knows(error: Exception, *, again: bool) -> bool:

@@ -157,6 +157,62 @@ def test_what_one_key_opens_is_no_answer_for_another_of_the_same_user(
     assert lost(streams[::-1]) == [1]
 
 
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("answers", "complaint"),
+    [
+        (lambda asked: dict.fromkeys(asked, False), "returned a dict"),
+        (lambda asked: "no"[: len(asked)], "returned a str"),
+        (lambda asked: [True, *(True for _ in asked)], "gave 2 answers to 1 questions"),
+        (lambda asked: [user.has_perm for user, _ in asked], "which was not called"),
+        (lambda asked: [slowly(False) for _ in asked], ""),
+    ],
+    ids=["a dict", "text", "too many", "a method", "coroutines"],
+)
+def test_what_is_no_list_of_answers_opens_nothing(
+    with_feed: Callable[[type[LiveFeed]], None], answers: Any, complaint: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Odd(LiveFeed):
+        name = "odd"
+
+        def get_view_permissions(self, asked: Any) -> Any:
+            return answers(asked)
+
+    with_feed(Odd)
+    assert may_read(User(pk=7, is_superuser=True), "odd") is False
+    assert complaint in caplog.text
+
+
+async def slowly(answer: bool) -> bool:
+    return answer
+
+
+@pytest.mark.django_db
+def test_a_rule_that_forgot_to_call_opens_nothing_and_one_that_asks_a_coroutine_in_bulk_is_waited_for(
+    with_feed: Callable[[type[LiveFeed]], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Forgetful(LiveFeed):
+        name = "forgetful"
+
+        def has_view_permission(self, user: Any, topic: str) -> Any:
+            return user.has_perm
+
+    class InBulk(LiveFeed):
+        name = "bulk"
+
+        async def has_view_permission(self, user: Any, topic: str) -> bool:
+            return bool(user.pk == 7)
+
+        def get_view_permissions(self, asked: Any) -> Any:
+            return super().get_view_permissions(asked)
+
+    with_feed(Forgetful)
+    with_feed(InBulk)
+    assert may_read(User(pk=7, is_superuser=True), "forgetful") is False
+    assert "which was not called" in caplog.text
+    assert [may_read(User(pk=pk), "bulk") for pk in (7, 8)] == [True, False]
+
+
 @pytest.mark.parametrize("answer", [None, 0, "", []])
 def test_anything_that_is_not_true_is_no(with_feed: Callable[[type[LiveFeed]], None], answer: object) -> None:
     class Unclear(LiveFeed):
