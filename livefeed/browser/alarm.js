@@ -1,3 +1,10 @@
+/** What can be another one's in tests. */
+export const SYSTEM_CLOCK = {
+  now: () => Date.now(),
+  setTimeout: (callback, delay) => setTimeout(callback, delay),
+  clearTimeout: (timer) => clearTimeout(timer),
+};
+
 const LOOK = 5000;
 const SLEPT = 10_000;
 

@@ -1,4 +1,4 @@
-import { Alarm } from './alarm.js';
+import { Alarm, SYSTEM_CLOCK } from './alarm.js';
 import { SHORTEST_WAIT, backOff, clamp, isRefused } from './answers.js';
 import { reaches } from './cursors.js';
 import { listen } from './native.js';
@@ -11,12 +11,6 @@ const LONGEST_NAMED_WAIT = 86_400_000;
 const STEADY = 10_000; // open for so long: the next failure is the first again
 const MINUTE = 60_000;
 const SOURCES = { fetch: readStream, native: listen, pages: readPages };
-
-const SYSTEM_CLOCK = {
-  now: () => Date.now(),
-  setTimeout: (callback, delay) => setTimeout(callback, delay),
-  clearTimeout: (timer) => clearTimeout(timer),
-};
 
 const PAGE = Array.from(globalThis.crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(36)).join('');
 let connections = 0;

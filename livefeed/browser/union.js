@@ -1,3 +1,4 @@
+import { SYSTEM_CLOCK } from './alarm.js';
 import { isRefused } from './answers.js';
 import { connect } from './connection.js';
 import { entriesOf, marksOf, oldest } from './cursors.js';
@@ -15,6 +16,7 @@ const LIVE = ['open', 'catching-up', 'polling'];
  */
 export class Union {
   #options;
+  #clock;
   #members = new Set();
   #asked = []; // the members that the newest request was for
   #names = new Map(); // plain name -> topic as it was last asked for
@@ -31,6 +33,7 @@ export class Union {
    */
   constructor(options) {
     this.#options = options;
+    this.#clock = options.clock ?? SYSTEM_CLOCK;
   }
 
   add(member) {
@@ -57,12 +60,12 @@ export class Union {
   }
 
   #gather() {
-    this.#timer ??= setTimeout(() => this.#update(), GATHERING);
+    this.#timer ??= this.#clock.setTimeout(() => this.#update(), GATHERING);
   }
 
   #update() {
     this.#timer = null;
-    clearTimeout(this.#leaving);
+    this.#clock.clearTimeout(this.#leaving);
     if (!this.#members.size) return this.#leave();
     this.#names = newestNames(this.#members);
     for (const membership of this.#members) this.#admit(membership);
@@ -79,12 +82,12 @@ export class Union {
   }
 
   #leave() {
-    this.#leaving = setTimeout(() => this.#shrink(), this.#options.linger ?? 0);
+    this.#leaving = this.#clock.setTimeout(() => this.#shrink(), this.#options.linger ?? 0);
   }
 
   #shrink() {
     if (this.#members.size) return this.call('renew'); // without the topics that nobody wants any more
-    clearTimeout(this.#timer);
+    this.#clock.clearTimeout(this.#timer);
     this.call('close');
     this.#options.onempty?.();
   }

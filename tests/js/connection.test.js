@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { connect } from '../../livefeed/browser/connection.js';
-import { OPEN, block, setUp, settle } from './fakes.js';
+import { OPEN, at, block, opening, setUp, settle } from './fakes.js';
 
 const MINUTE = 60_000;
 
@@ -370,4 +370,176 @@ test("a listener's error is reported, and the stream goes on", async (t) => {
 
 test('an address that is none is refused at once', () => {
   assert.throws(() => connect('/livefeed/'), TypeError);
+});
+
+test('an opening behind its head is caught up with before it is open', async () => {
+  const it = setUp({ cursor: at('t', 3) });
+  await settle();
+  await it.stream.send(opening(['t'], [at('t', 3)], { head: [at('t', 5)] }));
+  assert.equal(it.connection.state, 'catching-up');
+  await it.stream.send(block('created', 4, at('t', 4)));
+  assert.equal(it.connection.state, 'catching-up');
+  await it.stream.send(block('livefeed-sync', { cursor: at('t', 5) }, at('t', 5)));
+  assert.equal(it.connection.state, 'open');
+  assert.deepEqual(it.states.map(({ state }) => state), ['connecting', 'catching-up', 'open']);
+});
+
+test('a stream whose epoch is lost has nothing to catch up with: its reset follows', async () => {
+  const it = setUp({ cursor: at('t', 3, 'before') });
+  await settle();
+  await it.stream.send(opening(['t'], [at('t', 3, 'before')], { head: [at('t', 5)] }));
+  assert.equal(it.connection.state, 'open');
+});
+
+test('a stream for another viewer is denied', async () => {
+  const it = setUp({ viewer: 'anna' });
+  await settle();
+  await it.stream.send(opening(['t'], [at('t', 3)], { viewer: 'bert' }) + block('created', 4, at('t', 4)));
+  await it.clock.advance(MINUTE);
+  assert.deepEqual([it.state.state, it.state.reason, it.events, it.opens], ['denied', 'viewer', [], []]);
+  assert.equal(it.requests.length, 1);
+});
+
+test('a stream for this viewer, or one that does not say, is not', async () => {
+  for (const more of [{ viewer: 'anna' }, {}]) {
+    const it = setUp({ viewer: 'anna' });
+    await settle();
+    await it.stream.send(opening(['t'], [at('t', 3)], more));
+    assert.equal(it.connection.state, 'open');
+  }
+});
+
+test('a wait says when it ends', async () => {
+  const it = setUp({ answers: [{ status: 503 }] });
+  await settle();
+  assert.equal(it.state.at, it.clock.time + it.state.retryIn);
+});
+
+test('a machine that slept connects anew at once, and does not wait for its watchdog', async () => {
+  const it = setUp();
+  await settle();
+  await it.stream.send(OPEN);
+  await it.clock.advance(3000);
+  await it.clock.sleep(3_600_000);
+  assert.equal(it.requests.length, 1);
+  await it.clock.advance(5000);
+  assert.equal(it.requests.length, 2);
+  assert.deepEqual(it.states.map(({ state, reason }) => `${state} ${reason}`).slice(-2), ['open open', 'connecting sleep']);
+});
+
+test('a wait that passed in sleep is over', async () => {
+  const it = setUp({ answers: [{ status: 503, headers: { 'Retry-After': '600' } }] });
+  await settle();
+  await it.clock.sleep(3_600_000);
+  await it.clock.advance(5000);
+  assert.equal(it.requests.length, 2);
+});
+
+test('a server that is not ours, asked for no topic, is open with its headers; it is told no client', async () => {
+  const it = setUp({ topics: [], cursor: 'urn:uuid:7' });
+  await settle();
+  assert.equal(it.connection.state, 'open');
+  assert.equal(it.requests[0].url.search, '');
+  await it.clock.advance(600 * MINUTE);
+  assert.equal(it.requests.length, 1);
+  await it.stream.send('id: urn:uuid:8\nevent: note\ndata: x\n\n');
+  assert.deepEqual(it.events, [{ type: 'note', data: 'x', id: 'urn:uuid:8', topic: null }]);
+  await it.stream.end();
+  await it.clock.advance(3000);
+  assert.equal(it.requests[1].headers['Last-Event-ID'], 'urn:uuid:8');
+});
+
+test('a server that is asked for a topic, and is not ours, is open with its first word', async () => {
+  for (const word of [': hello\n\n', 'data: x\n\n']) {
+    const it = setUp();
+    await settle();
+    assert.equal(it.connection.state, 'connecting');
+    await it.stream.send(word);
+    assert.equal(it.connection.state, 'open');
+  }
+});
+
+/** What a page is to a connection: events of its window and its document. */
+function page(t) {
+  const [window, document] = [new EventTarget(), Object.assign(new EventTarget(), { hidden: false })];
+  const listen = (type, listener, options) => window.addEventListener(type, listener, options);
+  for (const [name, value] of Object.entries({ document, addEventListener: listen })) {
+    const before = Object.getOwnPropertyDescriptor(globalThis, name);
+    Object.defineProperty(globalThis, name, { value, configurable: true });
+    t.after(() => (before ? Object.defineProperty(globalThis, name, before) : delete globalThis[name]));
+  }
+  return { document, say: (type, target = window) => target.dispatchEvent(new Event(type)) };
+}
+
+for (const [hide, show, where] of [['pagehide', 'pageshow', 'window'], ['freeze', 'resume', 'document']]) {
+  test(`${hide} shuts the stream, ${show} goes on from the cursor`, async (t) => {
+    const { document, say } = page(t);
+    const it = setUp();
+    await settle();
+    await it.stream.send(OPEN + block('created', 1, 'c1'));
+    const target = where === 'document' ? document : undefined;
+    say(hide, target);
+    assert.deepEqual([it.state.state, it.state.reason, it.requests[0].signal.aborted], ['paused', 'page', true]);
+    await it.clock.advance(MINUTE);
+    assert.deepEqual([it.requests.length, it.clock.timers.size], [1, 0]);
+    say(show, target);
+    await settle();
+    assert.equal(it.requests[1].headers['Last-Event-ID'], 'c1');
+    it.connection.close();
+    say(hide, target);
+    assert.equal(it.connection.state, 'closed');
+  });
+}
+
+test('a page that was paused by its reader stays so when it is shown again', async (t) => {
+  const { say } = page(t);
+  const it = setUp();
+  await settle();
+  it.connection.pause();
+  say('pagehide');
+  say('pageshow');
+  await settle();
+  assert.deepEqual([it.connection.state, it.requests.length], ['paused', 1]);
+});
+
+for (const type of ['online', 'visibilitychange']) {
+  test(`${type} cuts a wait short, within a second, but not one that the server named`, async (t) => {
+    const { document, say } = page(t);
+    const target = type === 'online' ? undefined : document;
+    const it = setUp({ answers: [{ status: 503 }, { status: 503 }, { status: 503, headers: { 'Retry-After': '60' } }] });
+    await it.clock.advance(3000);
+    assert.equal(it.requests.length, 2);
+    say(type, target);
+    await it.clock.advance(1000);
+    assert.equal(it.requests.length, 3);
+    say(type, target);
+    await it.clock.advance(10_000);
+    assert.equal(it.requests.length, 3);
+    it.connection.close();
+  });
+}
+
+test('online asks again after a refusal; a visible page does not', async (t) => {
+  const { document, say } = page(t);
+  const it = setUp({ answers: [{ status: 404 }] });
+  await settle();
+  say('visibilitychange', document);
+  await it.clock.advance(MINUTE);
+  assert.equal(it.requests.length, 1);
+  say('online');
+  await settle();
+  assert.equal(it.requests.length, 2);
+  it.connection.close();
+});
+
+test('who becomes visible after a sleep does not wait for the next look', async (t) => {
+  const { document, say } = page(t);
+  const it = setUp();
+  await settle();
+  await it.stream.send(OPEN);
+  await it.clock.sleep(3_600_000);
+  say('visibilitychange', document);
+  await settle();
+  assert.equal(it.requests.length, 2);
+  it.connection.close();
 });

@@ -17,6 +17,13 @@ export class FakeClock {
   };
   clearTimeout = (timer) => void this.timers.delete(timer);
 
+  /** The machine sleeps: the wall clock goes on, its timers don't. */
+  async sleep(milliseconds) {
+    this.time += milliseconds;
+    for (const timer of this.timers.values()) timer.at += milliseconds;
+    await settle();
+  }
+
   /** Lets time pass, timer by timer, with everything that follows from each. */
   async advance(milliseconds) {
     const end = this.time + milliseconds;
@@ -60,18 +67,58 @@ export const block = (type, data, id) =>
   `${id === undefined ? '' : `id: ${id}\n`}event: ${type}\ndata: ${JSON.stringify(data)}\n\n`;
 export const OPEN = block('livefeed-open', { topics: ['t'], refused: [], resumed: null, keepalive: 15 }, 'c0');
 
-/** A connection to a server that answers as `answers` say, the last one again and again; by default a stream. */
-export function setUp({ answers = [], random = () => 0.5, ...options } = {}) {
-  const clock = new FakeClock();
-  const it = { clock, requests: [], streams: [], events: [], states: [], opens: [] };
-  const respond = (request, answer = {}) => {
+/**
+ * A server that answers as `answers` say, the last one again and again; by default a stream. An answer is what a response
+ * is made of (`body` where it is no stream), or "refused", or "hangs". `answers` may also be a function of the request.
+ */
+export class FakeServer {
+  requests = [];
+  streams = [];
+
+  constructor(clock, answers = []) {
+    this.clock = clock;
+    this.answers = answers;
+  }
+
+  fetch = async (url, request) => {
+    this.requests.push({ url: new URL(url), at: this.clock.time, ...request });
+    return this.#respond(request, this.#next(request));
+  };
+
+  #next(request) {
+    if (typeof this.answers === 'function') return this.answers(request);
+    return this.answers.length > 1 ? this.answers.shift() : this.answers[0];
+  }
+
+  get stream() {
+    return this.streams.at(-1);
+  }
+
+  get topics() {
+    return this.requests.map(({ url }) => url.searchParams.getAll('topic'));
+  }
+
+  get cursors() {
+    return this.requests.map(({ headers }) => headers['Last-Event-ID'] ?? '');
+  }
+
+  #respond(request, answer = {}) {
     if (answer === 'refused') throw new TypeError('Failed to fetch');
     if (answer === 'hangs') return new Promise(() => {});
-    const { status = 200, type = 'text/event-stream', headers = {}, redirected = false } = answer;
+    const { status = 200, type = 'text/event-stream', headers = {}, redirected = false, body } = answer;
+    const head = { status, redirected, headers: new Headers({ 'Content-Type': type, ...headers }) };
+    if (body) return { ...head, json: async () => body };
     const stream = new FakeStream(request);
-    it.streams.push(stream);
-    return { status, redirected, headers: new Headers({ 'Content-Type': type, ...headers }), body: stream.body };
-  };
+    this.streams.push(stream);
+    return { ...head, body: stream.body };
+  }
+}
+
+/** A connection to such a server, and all that it says. */
+export function setUp({ answers = [], random = () => 0.5, ...options } = {}) {
+  const clock = new FakeClock();
+  const server = new FakeServer(clock, answers);
+  const it = { clock, server, requests: server.requests, streams: server.streams, events: [], states: [], opens: [] };
   it.connection = connect('https://site.test/livefeed/', {
     topics: ['t'],
     clock,
@@ -79,10 +126,7 @@ export function setUp({ answers = [], random = () => 0.5, ...options } = {}) {
     onevent: (event) => it.events.push(event),
     onstate: (change) => it.states.push(change),
     onopen: (detail) => it.opens.push(detail),
-    fetch: async (url, request) => {
-      it.requests.push({ url: new URL(url), at: clock.time, ...request });
-      return respond(request, answers.length > 1 ? answers.shift() : answers[0]);
-    },
+    fetch: server.fetch,
     ...options,
   });
   Object.defineProperties(it, {
@@ -91,3 +135,13 @@ export function setUp({ answers = [], random = () => 0.5, ...options } = {}) {
   });
   return it;
 }
+
+/** A place in a topic as the server writes it: a mark made of the topic's name, an epoch, a number in base 36. */
+export const at = (topic, seq, epoch = 'epoch0') => topic.padEnd(4, '_').slice(0, 4) + epoch + seq.toString(36);
+
+/** What a stream of these topics begins with: `places` are entries, in their order. */
+export const opening = (topics, places, { head = places, ...more } = {}) =>
+  block('livefeed-open', { topics, refused: [], cursor: places.join('.'), head: head.join('.'), keepalive: 15, ...more }, places.join('.'));
+
+/** One event of a topic; its id is all places. */
+export const event = (topic, data, ...places) => `topic: ${topic}\n${block('created', data, places.join('.'))}`;

@@ -1,0 +1,300 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { Union } from '../../livefeed/browser/union.js';
+import { FakeClock, FakeServer, at, block, event, opening, settle } from './fakes.js';
+
+const GATHERING = 30;
+
+function setUp({ answers, ...options } = {}) {
+  const clock = new FakeClock();
+  const server = new FakeServer(clock, answers);
+  const it = { clock, server, emptied: 0 };
+  const { fetch } = server;
+  const address = { src: 'https://site.test/livefeed/', clock, fetch, random: () => 0.5, onempty: () => (it.emptied += 1) };
+  it.union = new Union({ ...address, ...options });
+  it.add = (topic, cursor, more) => {
+    const member = { topic, cursor, seen: [], resets: [], states: [], ...more };
+    member.onevent = ({ data, id }) => member.seen.push([JSON.parse(data), id]);
+    member.onreset = (reset) => member.resets.push(reset);
+    member.onstate = ({ state, reason }) => member.states.push(`${state} ${reason}`);
+    member.membership = it.union.add(member);
+    return member;
+  };
+  it.gather = () => clock.advance(GATHERING);
+  it.leave = async (member) => {
+    const cursor = it.union.remove(member.membership);
+    await clock.advance(GATHERING);
+    return cursor;
+  };
+  return it;
+}
+
+const data = (member) => member.seen.map(([data]) => data);
+
+test('members that come together share one request, from the place of whoever is furthest back', async () => {
+  const it = setUp();
+  const [one, two, three] = [it.add('a', at('a', 5)), it.add('a~1~s', at('a', 3)), it.add('b', '')];
+  await it.gather();
+  assert.deepEqual(it.server.topics, [['a~1~s', 'b']]);
+  assert.deepEqual(it.server.cursors, [at('a', 3)]);
+  await it.server.stream.send(opening(['a', 'b'], [at('a', 3), at('b', 7)], { head: [at('a', 6), at('b', 7)] }));
+  assert.deepEqual(one.states, ['connecting start', 'catching-up open']);
+  for (const seq of [4, 5, 6]) await it.server.stream.send(event('a', seq, at('a', seq), at('b', 7)));
+  await it.server.stream.send(event('b', 8, at('a', 6), at('b', 8)));
+  assert.deepEqual([one, two, three].map(data), [[6], [4, 5, 6], [8]]);
+  assert.deepEqual(one.states.at(-1), 'open open');
+  assert.deepEqual(three.seen, [[8, at('b', 8)]]);
+  assert.deepEqual([one, three].map(({ membership }) => membership.cursor), [at('a', 6), at('b', 8)]);
+});
+
+test('who is no further back joins without a request, and gets nothing that it has', async () => {
+  const it = setUp();
+  const first = it.add('a', at('a', 1));
+  await it.gather();
+  await it.server.stream.send(opening(['a'], [at('a', 1)]) + event('a', 2, at('a', 2)));
+  const [ahead, now] = [it.add('a', at('a', 4)), it.add('a', '')];
+  await it.gather();
+  assert.deepEqual([ahead, now].map(({ states }) => states), [['open open'], ['open open']]);
+  for (const seq of [3, 4, 5]) await it.server.stream.send(event('a', seq, at('a', seq)));
+  assert.deepEqual([first, ahead, now].map(data), [[2, 3, 4, 5], [5], [3, 4, 5]]);
+  assert.equal(it.server.requests.length, 1);
+});
+
+test('who comes from further back makes the union begin there again, and the old stream goes on until the new one has opened', async () => {
+  const it = setUp();
+  const first = it.add('a', at('a', 5));
+  await it.gather();
+  await it.server.stream.send(opening(['a'], [at('a', 5)]) + event('a', 6, at('a', 6)));
+  const late = it.add('a', at('a', 4));
+  await it.gather();
+  const [old, fresh] = it.server.streams;
+  assert.deepEqual(it.server.cursors, [at('a', 5), at('a', 4)]);
+  await old.send(event('a', 7, at('a', 7)));
+  assert.deepEqual([first, late].map(data), [[6, 7], []]);
+  await fresh.send(opening(['a'], [at('a', 4)], { head: [at('a', 7)] }));
+  assert.equal(it.server.requests[0].signal.aborted, true);
+  for (const seq of [5, 6, 7, 8]) await fresh.send(event('a', seq, at('a', seq)));
+  assert.deepEqual([first, late].map(data), [[6, 7, 8], [5, 6, 7, 8]]);
+  assert.deepEqual(first.states, ['connecting start', 'open open']);
+  assert.deepEqual(late.states, ['open open']);
+});
+
+test('a server that ends the old stream because the new one has its place changes nothing for who is here', async () => {
+  const it = setUp();
+  const first = it.add('a', at('a', 5));
+  await it.gather();
+  await it.server.stream.send(opening(['a'], [at('a', 5)]));
+  const more = it.add('b', at('b', 1));
+  await it.gather();
+  const [old, fresh] = it.server.streams;
+  await old.send(block('livefeed-closing', { reason: 'taken-over' }));
+  await fresh.send(opening(['a', 'b'], [at('a', 5), at('b', 1)]) + event('b', 2, at('a', 5), at('b', 2)));
+  assert.deepEqual(first.states, ['connecting start', 'open open']);
+  assert.deepEqual(data(more), [2]);
+  assert.equal(it.server.requests.length, 2);
+});
+
+test('a successor that fails is tried again, while the old stream goes on', async () => {
+  const it = setUp({ answers: [{}, { status: 503 }, {}] });
+  const first = it.add('a', at('a', 5));
+  await it.gather();
+  await it.server.stream.send(opening(['a'], [at('a', 5)]));
+  const more = it.add('b', at('b', 1));
+  await it.gather();
+  await it.server.streams[0].send(event('a', 6, at('a', 6)));
+  assert.deepEqual([data(first), first.states.at(-1), more.states], [[6], 'open open', []]);
+  await it.clock.advance(3000);
+  assert.deepEqual(it.server.cursors.at(-1), `${at('a', 6)}.${at('b', 1)}`);
+  await it.server.stream.send(opening(['a', 'b'], [at('a', 6), at('b', 1)]));
+  assert.deepEqual(more.states, ['open open']);
+});
+
+test('after a cut the stream goes on from everybody’s place', async () => {
+  const it = setUp();
+  const members = [it.add('a', at('a', 1)), it.add('b', '')];
+  await it.gather();
+  await it.server.stream.send(opening(['a', 'b'], [at('a', 1), at('b', 9)]));
+  await it.server.stream.send(event('a', 2, at('a', 2), at('b', 9)));
+  await it.server.stream.end();
+  assert.deepEqual(members.map(({ states }) => states.at(-1)), ['waiting end', 'waiting end']);
+  await it.clock.advance(3000);
+  assert.deepEqual(it.server.cursors[1], `${at('a', 2)}.${at('b', 9)}`);
+  await it.server.stream.send(opening(['a', 'b'], [at('a', 2), at('b', 9)], { head: [at('a', 2), at('b', 10)] }));
+  assert.deepEqual(members[0].states.slice(-2), ['waiting end', 'catching-up open']);
+});
+
+test('a reset is for everybody who does not stand there yet', async () => {
+  const it = setUp();
+  const [behind, there, other] = [it.add('a', at('a', 2)), it.add('a', at('a', 50)), it.add('b', at('b', 1))];
+  await it.gather();
+  await it.server.stream.send(opening(['a', 'b'], [at('a', 2), at('b', 1)], { head: [at('a', 50), at('b', 1)] }));
+  const cursor = `${at('a', 50)}.${at('b', 1)}`;
+  await it.server.stream.send(block('livefeed-reset', { topic: 'a', reason: 'trimmed', cursor }, cursor));
+  await it.server.stream.send(event('a', 51, at('a', 51), at('b', 1)));
+  assert.deepEqual(behind.resets, [{ topic: 'a', reason: 'trimmed', cursor: at('a', 50) }]);
+  assert.deepEqual([there.resets, other.resets], [[], []]);
+  assert.deepEqual([behind, there, other].map(data), [[51], [51], []]);
+});
+
+test('a lost epoch is one reset, and it is the server’s', async () => {
+  const it = setUp();
+  const member = it.add('a', at('a', 9, 'before'));
+  await it.gather();
+  await it.server.stream.send(opening(['a'], [at('a', 9, 'before')], { head: [at('a', 3)] }));
+  assert.deepEqual(member.resets, []);
+  await it.server.stream.send(block('livefeed-reset', { topic: 'a', reason: 'epoch', cursor: at('a', 3) }, at('a', 3)));
+  assert.deepEqual(member.resets, [{ topic: 'a', reason: 'epoch', cursor: at('a', 3) }]);
+});
+
+test('who brings another epoch than the connection’s is told at once: there is nothing to compare', async () => {
+  const it = setUp();
+  it.add('a', at('a', 5));
+  await it.gather();
+  await it.server.stream.send(opening(['a'], [at('a', 5)]));
+  const stranger = it.add('a', at('a', 5, 'before'));
+  await it.gather();
+  assert.deepEqual(stranger.resets, [{ topic: 'a', reason: 'behind', cursor: at('a', 5) }]);
+  await it.server.stream.send(event('a', 6, at('a', 6)));
+  assert.deepEqual(data(stranger), [6]);
+  assert.equal(it.server.requests.length, 1);
+});
+
+test('of several cursors the server goes on from one that it can follow, and who is behind that is told', async () => {
+  const it = setUp();
+  const [none, some] = [it.add('a', 'a___'), it.add('a', at('a', 8))];
+  await it.gather();
+  assert.deepEqual(it.server.cursors, [`a___.${at('a', 8)}`]);
+  await it.server.stream.send(opening(['a'], [at('a', 8)]));
+  assert.deepEqual([none.resets.length, some.resets.length], [1, 0]);
+});
+
+test('a topic before its first event: that event is the next', async () => {
+  const it = setUp();
+  const member = it.add('a', 'a___');
+  await it.gather();
+  await it.server.stream.send(opening(['a'], ['a___']) + event('a', 1, at('a', 1)) + event('a', 2, at('a', 2)));
+  assert.deepEqual(data(member), [1, 2]);
+});
+
+test('a fleeting event reaches everybody who is here, and moves nobody', async () => {
+  const it = setUp();
+  const [one, two] = [it.add('a', at('a', 1)), it.add('a', at('a', 9))];
+  await it.gather();
+  await it.server.stream.send(opening(['a'], [at('a', 1)]));
+  const fleeting = 'event: typing\ntopic: a\ndata: "x"\n\n';
+  await it.server.stream.send(fleeting + event('a', 2, at('a', 2)) + fleeting);
+  assert.deepEqual([data(one), data(two)], [['x', 2, 'x'], ['x', 'x']]);
+  assert.deepEqual([one, two].map(({ membership }) => membership.cursor), [at('a', 2), at('a', 9)]);
+});
+
+test('a sync moves everybody on', async () => {
+  const moves = [];
+  const it = setUp();
+  const member = it.add('a', at('a', 1), { onmove: (cursor) => moves.push(cursor) });
+  await it.gather();
+  await it.server.stream.send(opening(['a'], [at('a', 1)]));
+  await it.server.stream.send(block('livefeed-sync', { cursor: at('a', 40) }, at('a', 40)));
+  assert.deepEqual([moves, member.membership.cursor, member.seen], [[at('a', 40)], at('a', 40), []]);
+});
+
+test('a connection with one topic need not name it', async () => {
+  const it = setUp();
+  const member = it.add('a', at('a', 1));
+  await it.gather();
+  await it.server.stream.send(opening(['a'], [at('a', 1)]) + block('created', 2, at('a', 2)));
+  assert.deepEqual(member.seen, [[2, at('a', 2)]]);
+});
+
+test('a refused topic is denied for its members alone; with a newer name it is asked for again', async () => {
+  const it = setUp();
+  const [open, secret] = [it.add('a', at('a', 1)), it.add('b~1sAAA~old', at('b', 1))];
+  await it.gather();
+  await it.server.stream.send(opening(['a'], [at('a', 1)], { refused: ['b~1sAAA~old'] }));
+  assert.deepEqual([open.states.at(-1), secret.states.at(-1)], ['open open', 'denied refused']);
+  const same = it.add('b~1sAAA~old', at('b', 1));
+  await it.gather();
+  assert.deepEqual(same.states, ['denied refused']);
+  assert.equal(it.server.requests.length, 1);
+  const newer = it.add('b~1sBBB~new', at('b', 1));
+  await it.gather();
+  assert.deepEqual(it.server.topics[1], ['a', 'b~1sBBB~new']);
+  await it.server.stream.send(opening(['a', 'b'], [at('a', 1), at('b', 1)]));
+  assert.deepEqual([secret, same, newer].map(({ states }) => states.at(-1)), Array(3).fill('open open'));
+});
+
+test('a name that has expired is asked for again by the newest that is known', async () => {
+  const it = setUp();
+  it.add('a~1sBBB~new', at('a', 1));
+  it.add('a~1sAAA~old', at('a', 1));
+  await it.gather();
+  assert.deepEqual(it.server.topics, [['a~1sBBB~new']]);
+});
+
+test('a stream for another viewer than the pages’ is denied, and brings nothing', async () => {
+  const it = setUp({ viewer: 'anna' });
+  const member = it.add('a', at('a', 1));
+  await it.gather();
+  await it.server.stream.send(opening(['a'], [at('a', 1)], { viewer: 'bert' }) + event('a', 2, at('a', 2)));
+  assert.deepEqual([member.states.at(-1), member.seen], ['denied viewer', []]);
+  assert.equal(it.server.requests[0].signal.aborted, true);
+});
+
+test('what nobody wants any more is dropped after a while, and after the last member all is', async () => {
+  const it = setUp({ linger: 5000 });
+  const [one, two] = [it.add('a', at('a', 1)), it.add('b', at('b', 1))];
+  await it.gather();
+  await it.server.stream.send(opening(['a', 'b'], [at('a', 1), at('b', 1)]) + event('b', 2, at('a', 1), at('b', 2)));
+  assert.equal(await it.leave(two), at('b', 2));
+  await it.clock.advance(4900);
+  assert.equal(it.server.requests.length, 1);
+  await it.clock.advance(200);
+  assert.deepEqual(it.server.topics[1], ['a']);
+  await it.server.stream.send(opening(['a'], [at('a', 1)]));
+  await it.leave(one);
+  await it.clock.advance(4900);
+  assert.deepEqual([it.server.requests[1].signal.aborted, it.emptied], [false, 0]);
+  const back = it.add('a', at('a', 1));
+  await it.clock.advance(6000);
+  assert.deepEqual([back.states, it.server.requests.length, it.emptied], [['open open'], 2, 0]);
+  await it.leave(back);
+  await it.clock.advance(5000);
+  assert.deepEqual([it.server.requests[1].signal.aborted, it.emptied, it.clock.timers.size], [true, 1, 0]);
+});
+
+test('a stream that is cut while nobody is here comes back for the topics it had', async () => {
+  const it = setUp({ linger: 60_000 });
+  const member = it.add('a', at('a', 1));
+  await it.gather();
+  await it.server.stream.send(opening(['a'], [at('a', 1)]) + event('a', 2, at('a', 2)));
+  await it.leave(member);
+  await it.server.stream.end();
+  await it.clock.advance(3000);
+  assert.deepEqual([it.server.topics[1], it.server.cursors[1]], [['a'], at('a', 2)]);
+});
+
+test('who joins a connection that was denied makes it ask again; one that waits is waited for', async () => {
+  const it = setUp({ answers: [{ status: 404 }, { status: 503, headers: { 'Retry-After': '60' } }] });
+  const first = it.add('a', at('a', 1));
+  await it.gather();
+  assert.equal(first.states.at(-1), 'denied http-404');
+  const second = it.add('b', at('b', 1));
+  await it.gather();
+  assert.equal(it.server.requests.length, 2);
+  assert.equal(second.states.at(-1), 'waiting http-503');
+  const third = it.add('c', at('c', 1));
+  await it.gather();
+  assert.deepEqual([third.states, it.server.requests.length], [['waiting http-503'], 2]);
+  it.union.retryRefused();
+  await settle();
+  assert.equal(it.server.requests.length, 2);
+});
+
+test('a member may have several topics', async () => {
+  const it = setUp();
+  const member = it.add(['a', 'b~1~s'], `${at('a', 1)}.${at('b', 1)}`);
+  await it.gather();
+  await it.server.stream.send(opening(['a', 'b'], [at('a', 1), at('b', 1)]));
+  await it.server.stream.send(event('b', 2, at('a', 1), at('b', 2)));
+  assert.deepEqual(member.seen, [[2, `${at('a', 1)}.${at('b', 2)}`]]);
+});
