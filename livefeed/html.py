@@ -46,6 +46,8 @@ def live_feed(
     viewer = page_viewer(request)
     if not may_read(viewer, topic):
         return SafeString()
+    if not (isinstance(limit, int) and limit >= 0):
+        raise FeedError(f"limit is {limit!r}. Use a number of items, or 0 for as many as the feed shows.")
     insert, limit = _choice("insert", insert or feed.insert, INSERT), limit or feed.limit
     attributes = _address(request, viewer, topic)
     listing = listed(feed, topic, viewer.user, limit, insert)

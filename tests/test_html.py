@@ -639,6 +639,7 @@ def test_where_the_history_is_away_a_value_comes_by_a_snapshot_later(monkeypatch
 @pytest.mark.parametrize(
     ("source", "error", "words"),
     [
+        ('{% livefeed "testapp.article" limit="many" %}', FeedError, "limit is 'many'"),
         ('{% livefeed "testapp.article" hold="perhaps" %}', FeedError, '"auto" or "always" or "never"'),
         ('{% livefeed_value "unowned" key=5 %}{% endlivefeed_value %}', FeedError, "No feed owns"),
         ('{% livefeed_value "testapp.article" key="" %}{% endlivefeed_value %}', FeedError, "is empty"),

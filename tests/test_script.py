@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import django
 import pytest
+from django.contrib.auth.models import AnonymousUser
+from django.core.management import call_command
 from django.http import HttpRequest
+from django.template import RequestContext, Template
 from django.test import Client, RequestFactory
 
 from livefeed.script import FILE, POLICY, version, worker_url
@@ -71,10 +76,32 @@ def test_it_is_for_everybody_also_where_pages_want_a_login(settings: Any, client
 
 
 def test_a_policy_of_the_site_s_own_does_not_take_the_place_of_the_worker_s(settings: Any, client: Client) -> None:
-    csp = pytest.importorskip("django.middleware.csp", reason="Django before 6.0 has no policies of its own")
-    settings.MIDDLEWARE = [f"{csp.__name__}.ContentSecurityPolicyMiddleware", *settings.MIDDLEWARE]
+    django_s = "django.middleware.csp.ContentSecurityPolicyMiddleware"  # since 6.0
+    settings.MIDDLEWARE = [
+        "project.middleware.content_security_policy",
+        *([django_s] if django.VERSION >= (6,) else []),
+        *settings.MIDDLEWARE,
+    ]
     settings.SECURE_CSP = {"default-src": ["'self'"]}
+    assert client.get("/livefeed/", {"topic": "plain"})["Content-Security-Policy"].startswith("default-src 'self'")
     assert client.get("/livefeed/livefeed.js")["Content-Security-Policy"] == POLICY
+
+
+@pytest.mark.django_db
+def test_files_that_are_named_by_their_content_are_found_by_their_names(settings: Any, tmp_path: Path) -> None:
+    manifest = "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"
+    settings.STORAGES = {**settings.STORAGES, "staticfiles": {"BACKEND": manifest}}
+    settings.STATIC_ROOT = str(tmp_path)
+    settings.STATIC_URL = "https://static.example.com/"
+    call_command("collectstatic", interactive=False, verbosity=0)
+    request = request_of()
+    request.user = AnonymousUser()
+    page = Template('{% load livefeed %}{% livefeed_script %}{% livefeed "testapp.article" %}').render(
+        RequestContext(request)
+    )
+    (name,) = re.findall(r'src="https://static\.example\.com/(livefeed/livefeed\.[0-9a-f]{12}\.js)"', page)
+    assert (tmp_path / name).read_bytes() == FILE.read_bytes()
+    assert f'worker="/livefeed/livefeed.js?v={version()}"' in page
 
 
 async def test_it_is_served_under_asgi_too(async_client: Any) -> None:

@@ -58,11 +58,12 @@ class EntryFeed(EntryData):
 
 @register
 class DeskFeed(EntryData):
-    """Drafts, for the staff."""
+    """Drafts, for the staff, as HTML that Django renders once for all of them."""
 
     model = Entry
     name = "blog.desk"
     limit = 50
+    html = True
 
     def get_topics(self, entry: Entry) -> list[str]:
         return [] if entry.is_published else [self.name]

@@ -76,7 +76,7 @@ def test_a_tab_that_was_offline_shows_everything_once_and_in_order_when_it_is_ba
         offline.picture(screenshots / "demo-back.png")
 
 
-def test_a_value_a_counter_and_a_message_follow_what_an_editor_does_and_a_pause_holds_the_list(
+def test_every_element_follows_what_an_editor_does_and_a_pause_holds_the_list(
     site: Server, window: Callable, screenshots: Path
 ) -> None:
     reader = Reader(window(site.url)).ready()
@@ -93,6 +93,13 @@ def test_a_value_a_counter_and_a_message_follow_what_an_editor_does_and_a_pause_
     desk.press("[name=cm]", "Enter")
     expect(page.locator("live-value [data-field=cm]")).to_have_text("433", timeout=LIMIT)
     assert page.locator("meter").evaluate("meter => meter.value") == 433
+
+    desk.fill("[name=title]", "Not for everybody yet")
+    desk.fill("[name=text]", "Wait.")
+    desk.get_by_role("button", name="Keep as a draft").click()
+    drafts = desk.locator("live-feed[render=html] [data-key]")
+    expect(drafts.first).to_contain_text("Not for everybody yet", timeout=LIMIT)
+    expect(drafts.first).to_contain_text("1 word")
 
     desk.fill("[name=title]", "The sirens have gone off")
     desk.fill("[name=text]", "Twice.")

@@ -84,10 +84,14 @@ def _parameter(random: Random) -> str:
     if kind < 14:
         return random.choice(["since", "lastEventId", "last_event_id"]) + "=" + quote(_cursor(random), errors="replace")
     if kind == 15:
-        return random.choice(["client", "limit", "insert", "topic"]) + "=" + quote(words.text(random), errors="replace")
+        name = random.choice(["client", "limit", "insert", "show", "key", "viewer", "topic"])
+        return name + "=" + quote(words.text(random), errors="replace")
     if kind == 16:
         return random.choice(
-            ["client=abc_-1", "client=", "limit=5", "limit=0", "insert=append", "insert=x", "limit=9999"]
+            [
+                *("client=abc_-1", "client=", "limit=5", "limit=0", "insert=append", "insert=x", "limit=9999"),
+                *("show=items", "show=count", "show=value", "show=", "show=value&key=1", "show=value&key=x", "key="),
+            ]
         )
     raw = random.choice(["%", "%0", "%00", "%zz", "%ed%a0%80", "%ff", "%F0%9F", "+", "%0d%0a", ";", "%u0041", "=", "&"])
     return words.latin(random)[:5_000] + raw + random.choice(["", "topic=plain", words.latin(random)])
