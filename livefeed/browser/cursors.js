@@ -53,4 +53,4 @@ export const numbered = (entry, seq) => entry.slice(0, 10) + seq.toString(36);
 
 /** Whether an event with this id is in what was read at `cursor`, one topic's; false where nobody can tell. */
 export const isCovered = (id, cursor) =>
-  [...entriesOf(cursor)].some(([mark, entry]) => compare(entriesOf(id).get(mark), entry) <= 0);
+  [...entriesOf(cursor)].some(([mark, entry]) => id && compare(entriesOf(id).get(mark), entry) <= 0);

@@ -169,7 +169,7 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
     this.setAttribute('cursor', cursor);
   }
 
-  #become({ state, reason, attempt, retryIn, at = retryIn && Date.now() + retryIn, limit }) {
+  #become({ state, reason, attempt, retryIn, at, limit }) {
     if (state === 'connecting' && this.#state === state) return;
     if (isRefused(state)) this.#reload = null;
     this.#state = state;
@@ -187,11 +187,11 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
   }
 
   // What comes until the next frame is written together.
-  #receive({ type, data: text, id, topic }) {
+  #receive({ type, data: text, id, topic, fleeting }) {
     const data = parseJSON(text, text);
     if (type === 'message') this.dispatchEvent(new MessageEvent(type, { data: text, lastEventId: id }));
     if (!this.#emit('message', { type, data, id, topic })) return;
-    if (this.#queue.push({ type, data, id }) === 1) nextFrame(() => this.#flush());
+    if (this.#queue.push({ type, data, id: !fleeting && id }) === 1) nextFrame(() => this.#flush());
   }
 
   #flush() {

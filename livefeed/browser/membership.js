@@ -62,7 +62,7 @@ export class Membership {
       if (compare(entry, this.#positions.get(mark)) <= 0) return;
       this.#positions.set(mark, entry);
     }
-    this.#member.onevent({ ...event, id: this.cursor });
+    this.#member.onevent({ ...event, id: this.cursor, fleeting: !entry });
   }
 
   reset(mark, entry, detail) {

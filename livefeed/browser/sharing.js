@@ -9,8 +9,8 @@ import { allUnions, unionAt } from './union.js';
  * @property {string | string[]} topic  signed or plain, as the page has it
  * @property {string} [cursor]  where to begin; without it, now
  * @property {string[]} [types]  the types of events that are wanted: only transport "native" asks for them
- * @property {(event: {type: string, data: string, id: string, topic: string}) => void} onevent  `data` is text still,
- *   `topic` the plain name, `id` the member's cursor behind the event
+ * @property {(event: {type: string, data: string, id: string, topic: string, fleeting: boolean}) => void} onevent  `data`
+ *   is text still, `topic` the plain name, `id` the member's cursor behind the event, which one that is fleeting didn't move
  * @property {(reset: {topic: string, reason: string, cursor: string}) => void} onreset  what was missed can't be
  *   replayed: read the state anew. The stream goes on from behind the gap meanwhile
  * @property {(change: {state: string, reason: string, attempt: number, retryIn?: number, at?: number, limit?: number})

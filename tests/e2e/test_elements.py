@@ -91,8 +91,12 @@ def test_a_value_fills_what_is_inside_at_once_and_with_each_event(site: Site, wi
     answer = html.escape(json.dumps({"percent": 99}))
     site.snapshot = f"<div data-live-snapshot data-cursor='{cursor(9, 'build')}' data-value='{answer}'></div>"
     reset = {"topic": "build", "reason": "trimmed", "cursor": cursor(8, "build")}
-    site.stream().send(block("livefeed-reset", reset, topic="build"))
+    others = cursor(0, "news.article", "plain")
+    site.stream().send(block("livefeed-reset", reset, f"{cursor(8, 'build')}.{others}", "build"))
     wait_for_text(page, "#build b", "99")
+    site.stream().send(block("progress", {"percent": 98}, f"{cursor(9, 'build')}.{others}", "build"))  # is in there
+    site.stream().send(block("progress", {"percent": 100}, topic="build"))  # is fleeting
+    wait_for_text(page, "#build b", "100")
     assert site.snapshot_requests[0].path == "/livefeed/?topic=build&show=value"
     assert page.evaluate("[window.owned, violations]") == [None, []]
     assert len(site.streams) == 1
