@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
+import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +30,7 @@ class Reader(Follower):
     """Somebody who follows the recipes, and has the npm packages already: those that package.json pins."""
 
     def __init__(self, directory: Path) -> None:
-        path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         super().__init__(directory, {"PATH": path, "DJANGO_SETTINGS_MODULE": None})
 
     def read(self, page: Path, replacing: Mapping[str, str] | None = None) -> None:
@@ -69,16 +73,36 @@ def pinned(package: str) -> tuple[str, Path]:
     raise ValueError(f"{package} is not what package.json pins. Write the version there and here alike.")
 
 
+class Application(ThreadingHTTPServer):
+    """What serves the page of another origin: files, and nothing of livefeed's."""
+
+    daemon_threads = True
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(directory)))
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
 class Site:
-    """The site of the recipes, as `runserver` serves it."""
+    """The site of the recipes, as `runserver` serves it, and the application on another origin beside it."""
 
     def __init__(self, directory: Path) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         reader = Reader(directory)
         reader.read(README)
+        self.application = Application(reader.directory / "app")
+        origins = {"https://www.example.com": self.url, "https://app.example.com": self.application.url}
         for page in sorted(RECIPES.glob("*.md")):
-            reader.read(page)
+            reader.read(page, origins if page.stem == "other-origin" else {})
         self.directory = reader.directory
         self.env = {**reader.env, "DJANGO_SETTINGS_MODULE": "recipes_settings"}
         (self.directory / "recipes_settings.py").write_text(SETTINGS)
@@ -94,6 +118,7 @@ class Site:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
+            stack.enter_context(self.application)
             stack.enter_context(self.server)
             self._stack = stack.pop_all()
         return self

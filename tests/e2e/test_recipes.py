@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.recipes import Site, pinned
+from tests.e2e.recipes import RECIPES, Site, pinned
+from tests.e2e.servers import TROUBLE
 from tests.e2e.wire import Wire
+from tests.test_docs import blocks
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -25,12 +27,33 @@ SHOWS = """([where, texts]) => {
   const shown = Array.from(document.querySelectorAll(where), (item) => item.textContent.trim());
   return JSON.stringify(shown) === JSON.stringify(texts);
 }"""
+SIGN_IN = """
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
+from django.contrib.sessions.backends.db import SessionStore
+from livefeed import create_token
+
+user = get_user_model().objects.create_user("anna")
+session = SessionStore()
+session[SESSION_KEY] = str(user.pk)
+session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+session[HASH_SESSION_KEY] = user.get_session_auth_hash()
+session.save()
+answer = {"session": session.session_key, "token": create_token(user, ["desk"], max_age=600)}
+"""
 
 
 @pytest.fixture(scope="module")
 def site(npm: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with Site(tmp_path_factory.mktemp("recipes")) as site:
         yield site
+    assert not TROUBLE.search(site.server.log())
+
+
+@pytest.fixture(scope="module")
+def anna(site: Site) -> dict[str, str]:
+    """Somebody who is signed in: the session, and a token."""
+    signed_in: dict[str, str] = site.watcher.run(SIGN_IN)
+    return signed_in
 
 
 @pytest.fixture
@@ -60,9 +83,42 @@ def follows_the_articles(page: Page, site: Site, first: int, where: str = "#news
 
 @in_chromium
 @with_npm
-@pytest.mark.parametrize("path", ["eventsource", "htmx-2", "htmx-4"])
+@pytest.mark.parametrize("path", ["eventsource", "live-event-source", "htmx-2", "htmx-4", "turbo", "turbo-source"])
 def test_a_page_follows_the_articles(path: str, site: Site, first: int, window: Window) -> None:
     follows_the_articles(window(f"{site.url}/{path}/"), site, first)
+
+
+@in_chromium
+@with_npm
+def test_react_s_hook_costs_one_connection_in_strict_mode_and_in_two_tabs(
+    site: Site, first: int, window: Window
+) -> None:
+    earlier = len(site.watcher.asked())
+    page = window(f"{site.url}/react/")
+    other = page.context.new_page()
+    other.goto(f"{site.url}/react/")
+    for tab in (page, other):
+        tab.wait_for_function("document.querySelector('[role=status]').textContent === 'Live: 1'")
+    follows_the_articles(page, site, first)
+    shows(other, "First, again")
+    assert len(site.watcher.asked()) == earlier + 1
+
+
+@in_chromium
+@with_npm
+def test_a_page_that_turbo_brings_back_from_its_cache_gets_what_happened_meanwhile(
+    site: Site, first: int, window: Window
+) -> None:
+    page = window(f"{site.url}/turbo/")
+    shows(page, "First")
+    page.evaluate("window.opened = 'once'; Turbo.visit('/turbo/?again')")
+    page.wait_for_url("**/?again")
+    site.add("Second")
+    shows(page, "Second", "First")
+    page.go_back()
+    page.wait_for_url("**/turbo/")
+    shows(page, "Second", "First")
+    assert page.evaluate("window.opened") == "once"
 
 
 @in_chromium
@@ -104,6 +160,21 @@ def cursors(site: Site, earlier: int) -> list[str | None]:
 
 @in_chromium
 @with_npm
+def test_htmx_2_over_livefeed_s_client_keeps_its_place_through_503s(site: Site, wire: Wire, window: Window) -> None:
+    earlier = len(site.watcher.asked())
+    page = window(f"{wire.url}/live-log/")
+    sees_a_bad_minute(page, site, wire)
+    shows(page, "1", "2", where="#log > li")
+    site.watcher.publish("log", "<li>3</li>")
+    shows(page, "1", "2", "3", where="#log > li")
+    began, *again = cursors(site, earlier)
+    assert len(again) == 3
+    assert len(set(again)) == 1
+    assert again[0] not in (None, began)
+
+
+@in_chromium
+@with_npm
 def test_htmx_2_over_an_eventsource_begins_again_after_a_503(site: Site, wire: Wire, window: Window) -> None:
     earlier = len(site.watcher.asked())
     page = window(f"{wire.url}/log/")
@@ -117,11 +188,57 @@ def test_htmx_2_over_an_eventsource_begins_again_after_a_503(site: Site, wire: W
 
 @in_chromium
 @with_npm
+def test_htmx_4_keeps_its_place_through_503s(site: Site, wire: Wire, first: int, window: Window) -> None:
+    earlier = len(site.watcher.asked())
+    page = window(f"{wire.url}/htmx-4/")
+    site.add("Second")
+    shows(page, "Second", "First")
+    site.watcher.answer(503, 503)
+    wire.cut()
+    site.add("Third")
+    wire.mend()
+    shows(page, "Third", "Second", "First")
+    _, *again = cursors(site, earlier)
+    assert len(again) == 3
+    assert len(set(again)) == 1
+    assert again[0]
+
+
+@in_chromium
+@with_npm
 def test_the_form_of_the_log_publishes_text(site: Site, window: Window) -> None:
     page = window(f"{site.url}/log/")
     page.get_by_label("Text").fill(MARKUP)
     page.get_by_role("button").click()
     shows(page, MARKUP, where="#log > li")
+
+
+# -- another origin ---------------------------------------------------------------------------------------------------
+
+
+@in_chromium
+@with_npm
+def test_a_page_of_another_origin_follows_with_the_site_s_cookies_or_a_token(
+    site: Site, anna: dict[str, str], window: Window
+) -> None:
+    ((_, publish),) = [block for block in blocks(RECIPES / "other-origin.md", "python") if not block[0]]
+    with_cookies, with_token = window("about:blank"), window(f"{site.application.url}/livefeed.js")
+    with_cookies.context.add_cookies([{"name": "sessionid", "value": anna["session"], "url": site.url}])
+    with_token.evaluate("(token) => sessionStorage.setItem('token', token)", anna["token"])
+    with_cookies.goto(f"{site.application.url}/")
+    with_token.goto(f"{site.application.url}/token.html")
+    for page in (with_cookies, with_token):
+        page.wait_for_function("document.getElementById('status').textContent === 'open'", timeout=LIMIT * 1000)
+    site.watcher.run(publish)
+    for page in (with_cookies, with_token):
+        shows(page, "Coffee is ready", where="#desk > li")
+
+
+@in_chromium
+@with_npm
+def test_a_page_of_another_origin_without_either_is_denied(site: Site, window: Window) -> None:
+    page = window(f"{site.application.url}/")
+    page.wait_for_function("['denied', 'failed'].includes(document.getElementById('status').textContent)")
 
 
 # -- the reader of the recipes ----------------------------------------------------------------------------------------
