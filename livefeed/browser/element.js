@@ -18,7 +18,7 @@ const ADDRESS = ['src', 'topic', 'credentials', 'viewer', 'share', 'transport', 
 
 /**
  * An element that follows a topic. What one is made of: `ready()` when its content is there, and when `value` changed;
- * `take(batch)` for events, `[{type, data}]`; `press(dataset)` for its buttons; and, where a gap can be closed,
+ * `take(batch)` for events, `[{type, data}]`; `press(button)` for its buttons; and, where a gap can be closed,
  * `show`, the kind of snapshot that it asks for, and `adopt(root)`, which gets it.
  */
 export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
@@ -41,7 +41,7 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
     super();
     this.addEventListener?.('click', ({ target }) => {
       const button = target.closest('button');
-      if (button && isOf(this, button)) this.press(button.dataset, button);
+      if (button && isOf(this, button)) this.#press(button);
     });
   }
 
@@ -93,7 +93,7 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
 
   attributeChangedCallback(name, before, after) {
     if (before === after || this.#source === undefined) return;
-    if (name === 'value') return this.ready();
+    if (name === 'value') return this.ready?.();
     if (!this.#changing) queueMicrotask(() => this.#resubscribe()); // `topic` and `cursor` are set one after the other
     this.#changing = true;
   }
@@ -102,13 +102,13 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
     prepareToSay();
     format(this);
     this.#label();
-    this.ready();
+    this.ready?.();
   }
 
-  ready() {}
-
-  press(dataset) {
-    if ('livePause' in dataset) this.#isStopped ? this.reconnect() : this.pause();
+  #press(button) {
+    if (!('livePause' in button.dataset)) this.press?.(button);
+    else if (this.#isStopped) this.reconnect();
+    else this.pause();
   }
 
   get #isStopped() {
@@ -128,13 +128,10 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
     this.#enter();
   }
 
-  async #enter() {
+  #enter() {
     const { topic, ...address } = Object.fromEntries(ADDRESS.map((name) => [name, this.getAttribute(name) ?? undefined]));
     if (this.#membership || this.#halted || !this.isConnected || !address.src || !topic) return;
-    const source = `${address.src} ${topic}`;
-    this.#stale ||= this.#source !== undefined && this.#source !== source && this.#given === this.#cursor;
-    this.#source = source;
-    if (this.#stale && this.show && !(await this.#refresh(0))) return;
+    this.#move(`${address.src} ${topic}`);
     this.#become({ state: 'connecting', reason: 'start', attempt: 0 });
     this.#cursor = this.#given;
     this.#membership = follow(address, {
@@ -144,6 +141,15 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
       onreset: (reset) => this.#reset(reset),
       onstate: (change) => this.#become(change),
     });
+  }
+
+  // Another topic is followed from now on, and its content read once that has begun; unless a cursor came with it.
+  #move(source) {
+    if (this.#source && this.#source !== source && this.#given === this.#cursor) {
+      this.#stale = Boolean(this.show);
+      this.#remember('');
+    }
+    this.#source = source;
   }
 
   #leave() {
@@ -206,16 +212,16 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
     if (this.show) this.#refresh(Math.random() * RESET_PAUSE);
   }
 
-  /** Takes the content from a snapshot. Tries until it is there; false if it was called off. */
+  /** Takes the content from a snapshot. Tries until it is there, or is called off. */
   async #refresh(pause) {
     const run = (this.#reload = {});
     for (let attempt = 0; ; attempt += 1) {
       await sleep(pause);
-      if (this.#reload !== run) return false;
+      if (this.#reload !== run) return;
       this.#flush();
       this.#missed = [];
       const snapshot = await fetchSnapshot(this).catch(warn);
-      if (this.#reload !== run) return false;
+      if (this.#reload !== run) return;
       if (snapshot) return this.#adopt(snapshot);
       pause = backOff(1000, attempt, Math.random);
     }
@@ -231,6 +237,5 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
     this.adopt(root);
     if (missed.length) this.take(missed);
     this.#remember(cursor);
-    return true;
   }
 }

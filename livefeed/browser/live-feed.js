@@ -14,8 +14,7 @@ export class LiveFeedElement extends LiveElement {
     if (this.show) this.#list.settle();
   }
 
-  press(dataset) {
-    super.press(dataset);
+  press({ dataset }) {
     if ('liveNew' in dataset) this.#list.open();
   }
 

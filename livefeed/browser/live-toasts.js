@@ -29,9 +29,8 @@ export class LiveToastsElement extends LiveElement {
     this.#region.ariaAtomic = false;
   }
 
-  press(dataset, button) {
-    super.press(dataset);
-    if ('liveDismiss' in dataset) this.#remove(button.closest(TOAST));
+  press(button) {
+    if (button.matches(DISMISS)) this.#remove(button.closest(TOAST));
   }
 
   take(batch) {

@@ -97,7 +97,7 @@ def test_a_value_fills_what_is_inside_at_once_and_with_each_event(site: Site, wi
     site.stream().send(block("progress", {"percent": 98}, f"{cursor(9, 'build')}.{others}", "build"))  # is in there
     site.stream().send(block("progress", {"percent": 100}, topic="build"))  # is fleeting
     wait_for_text(page, "#build b", "100")
-    assert site.snapshot_requests[0].path == "/livefeed/?topic=build&show=value"
+    assert site.snapshot_requests[0].path == "/livefeed/?show=value&topic=build"
     assert page.evaluate("[window.owned, violations]") == [None, []]
     assert len(site.streams) == 1
 
@@ -122,7 +122,7 @@ def test_a_counter_counts_and_a_snapshot_is_counted_on_from_its_cursor(site: Sit
     reset = {"topic": "news.article", "reason": "trimmed", "cursor": cursor(20)}
     site.stream().send(block("livefeed-reset", reset, cursor(20)))
     site.wait_until(lambda: bool(site.snapshot_requests), "a request for the snapshot")
-    assert site.snapshot_requests[0].path == "/livefeed/?topic=news.article&show=count"
+    assert site.snapshot_requests[0].path == "/livefeed/?show=count&topic=news.article"
     for seq in (21, 22, 23):  # the snapshot has the first two
         site.stream().send(created(seq, "", cursor(seq)))
     wait_for_text(page, "live-counter", "1.003")
