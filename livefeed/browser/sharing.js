@@ -1,7 +1,9 @@
 import { endpoint } from './endpoint.js';
 import { report } from './reporting.js';
 import { fetchAs, settings } from './settings.js';
-import { allUnions, unionAt } from './union.js';
+import { unionAt } from './union.js';
+
+const unions = new Map();
 
 /**
  * Who reads events and how it is told of them. Every event reaches a member once, in order, from its cursor on.
@@ -35,7 +37,7 @@ import { allUnions, unionAt } from './union.js';
 export function follow(address, member) {
   const { src, credentials = 'same-origin', viewer = '', transport = 'fetch', share = '', worker } = address;
   const options = { worker, fetch: fetchAs, headers: (refused) => settings.headers?.(refused), mayShare: () => mayShare(address) };
-  const union = unionAt({ src: endpoint(src, []), credentials, viewer, transport, share }, options);
+  const union = unionAt(unions, { src: endpoint(src, []), credentials, viewer, transport, share }, options);
   const membership = union.add(guarded(member));
   return {
     leave: () => union.remove(membership),
@@ -65,5 +67,5 @@ function guarded({ topic, cursor, types, ...member }) {
 /** Sets what all elements of the page use. livefeed.d.ts has its options. */
 export function configure(options) {
   Object.assign(settings, options);
-  for (const union of allUnions()) union.retryRefused();
+  for (const union of unions.values()) union.retryRefused();
 }

@@ -187,14 +187,9 @@ function newestNames(members) {
   return names;
 }
 
-const unions = new Map();
-
-/** The one union for all members with this address; `more` are its other options, where it is made. */
-export function unionAt({ src, credentials, viewer, transport, share }, more) {
-  const address = { src, credentials, viewer, transport, share };
+/** The one union for all members with this address, of those in `unions`; `more` are its other options, where it is made. */
+export function unionAt(unions, address, more) {
   const key = JSON.stringify(address);
   if (!unions.has(key)) unions.set(key, new Union({ ...address, ...more, onempty: () => unions.delete(key) }));
   return unions.get(key);
 }
-
-export const allUnions = () => [...unions.values()];

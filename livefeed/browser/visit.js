@@ -1,3 +1,4 @@
+import { SYSTEM_CLOCK } from './alarm.js';
 import { settings } from './settings.js';
 import { absolute, OWN_URL, trusted } from './trusted.js';
 
@@ -14,6 +15,7 @@ export const newLock = () => `livefeed:${crypto.getRandomValues(new Uint32Array(
 class Visit {
   #src;
   #options;
+  #clock;
   #works = true; // until it fails, or is too slow
   #stay = null; // an AbortController, from coming in to leaving
   #port = null;
@@ -26,6 +28,7 @@ class Visit {
   constructor(src, options) {
     this.#src = src;
     this.#options = options;
+    this.#clock = options.clock ?? SYSTEM_CLOCK;
     this.#followPage();
     queueMicrotask(() => this.#enter());
   }
@@ -58,7 +61,7 @@ class Visit {
     this.#stay = new AbortController();
     try {
       this.#knock();
-      this.#timer = setTimeout(() => this.#become(false), PATIENCE);
+      this.#timer = this.#clock.setTimeout(() => this.#become(false), PATIENCE);
     } catch {
       this.#fail(); // Trusted Types forbid it, or the script is of another origin
     }
@@ -82,9 +85,8 @@ class Visit {
     const hello = { src: this.#src, credentials, viewer, transport };
     const { locks } = navigator;
     if (!locks) {
-      const pings = setInterval(() => this.#say({}), PING);
-      signal.addEventListener('abort', () => clearInterval(pings));
-      return this.#say({ hello });
+      this.#say({ hello });
+      return this.#ping(signal);
     }
     const lock = newLock();
     const hold = () => new Promise((release) => {
@@ -94,8 +96,14 @@ class Visit {
     locks.request(lock, { signal }, hold).catch(() => {}); // left before
   }
 
+  #ping(signal) {
+    if (signal.aborted) return;
+    this.#say({});
+    this.#clock.setTimeout(() => this.#ping(signal), PING);
+  }
+
   #leave() {
-    clearTimeout(this.#timer);
+    this.#clock.clearTimeout(this.#timer);
     this.#isIn = false;
     this.#say({ bye: 1 });
     this.#port?.close();
@@ -120,7 +128,7 @@ class Visit {
   }
 
   #settle(lock) {
-    clearTimeout(this.#timer);
+    this.#clock.clearTimeout(this.#timer);
     this.#isIn = true;
     if (this.#works) this.renew();
     this.#become(true);

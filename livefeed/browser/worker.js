@@ -14,6 +14,7 @@
  *                    {away: 1}                           given up: come again, from where you are
  */
 
+import { SYSTEM_CLOCK } from './alarm.js';
 import { unionAt } from './union.js';
 import { newLock } from './visit.js';
 
@@ -22,20 +23,17 @@ const MOST_WAITING = 1024; // messages that a page has not taken; one that is fr
 const ANSWER = 2000; // ms for a page to say its headers
 const SILENCE = 150_000; // ms; the timers of hidden pages run once a minute
 
-const visitors = new Set(); // who was heard of last is last
-let lock = '';
-
 /** Makes this scope the worker that pages visit. */
-export function serve(scope) {
-  const hold = (ready) => () => ready((lock = name)) ?? new Promise(() => {}); // for life
-  const name = newLock();
+export function serve(scope, clock = SYSTEM_CLOCK) {
   const { locks } = scope.navigator;
-  const ready = new Promise((resolve) => (locks ? locks.request(name, hold(resolve)) : resolve()));
-  scope.onconnect = ({ ports: [port] }) => new Visitor(port, ready);
+  const office = { clock, locks, lock: newLock(), unions: new Map(), visitors: new Set() };
+  const hold = (ready) => () => ready() ?? new Promise(() => {}); // for life
+  const ready = new Promise((resolve) => (locks ? locks.request(office.lock, hold(resolve)) : resolve()));
+  scope.onconnect = ({ ports: [port] }) => new Visitor(port, office, ready);
 }
 
 // Headers are the pages' matter: of those at one address the last one heard of is asked first.
-async function askPages(address, refused) {
+async function askPages(visitors, address, refused) {
   for (const visitor of [...visitors].reverse().filter((visitor) => visitor.address === address)) {
     const answer = await visitor.ask(refused);
     if (answer?.error) throw new Error(answer.error);
@@ -48,6 +46,7 @@ async function askPages(address, refused) {
 class Visitor {
   address = '';
   #port;
+  #office;
   #ready;
   #membership = null; // that events come for
   #next = null; // for more, or from further back: it takes the other's place once the union has got there
@@ -57,8 +56,9 @@ class Visitor {
   #limit = SILENCE;
   #silence;
 
-  constructor(port, ready) {
+  constructor(port, office, ready) {
     this.#port = port;
+    this.#office = office;
     this.#ready = ready;
     port.onmessage = ({ data }) => this.#hear(data);
   }
@@ -66,14 +66,16 @@ class Visitor {
   /** What the page says of headers; nothing where it doesn't answer. */
   ask(detail) {
     return new Promise((resolve) => {
-      setTimeout(resolve, ANSWER);
+      this.#office.clock.setTimeout(resolve, ANSWER);
       this.#port.postMessage({ ask: this.#answers.push(resolve), detail });
     });
   }
 
   get #union() {
     const { address } = this;
-    return unionAt(JSON.parse(address), { linger: LINGER, headers: (refused) => askPages(address, refused) });
+    const { clock, unions, visitors } = this.#office;
+    const headers = (refused) => askPages(visitors, address, refused);
+    return unionAt(unions, JSON.parse(address), { linger: LINGER, headers, clock });
   }
 
   #hear(message) {
@@ -95,17 +97,18 @@ class Visitor {
     if (signal.aborted) return;
     if (theirs) {
       this.#limit = 0;
-      navigator.locks.request(theirs, { signal }, () => this.#leave()).catch(() => {}); // it has left
+      this.#office.locks.request(theirs, { signal }, () => this.#leave()).catch(() => {}); // it has left
     }
     this.#listen();
-    this.#port.postMessage({ hello: lock });
+    this.#port.postMessage({ hello: this.#office.lock });
   }
 
   #listen() {
+    const { clock, visitors } = this.#office;
     visitors.delete(this);
-    visitors.add(this);
-    clearTimeout(this.#silence);
-    if (this.#limit) this.#silence = setTimeout(() => this.#giveUp(), this.#limit);
+    visitors.add(this); // at the end
+    clock.clearTimeout(this.#silence);
+    if (this.#limit) this.#silence = clock.setTimeout(() => this.#giveUp(), this.#limit);
   }
 
   #join({ join: open, topics: topic, types, cursor }) {
@@ -143,8 +146,8 @@ class Visitor {
 
   #leave() {
     this.#stay.abort();
-    clearTimeout(this.#silence);
-    visitors.delete(this);
+    this.#office.clock.clearTimeout(this.#silence);
+    this.#office.visitors.delete(this);
     this.#drop(this.#membership);
     this.#drop(this.#next);
   }
