@@ -14,7 +14,7 @@ export function trusted(kind, text) {
   return policy ? policy[kind](text) : text;
 }
 
-// An attribute may name the worker's script where nothing is enforced; where something is, only a script may.
+// Where Trusted Types are enforced, a script may name the worker's script, and an attribute may not.
 function createScriptURL(url) {
   if ([OWN_URL, settings.worker && absolute(settings.worker)].includes(url)) return url;
   throw new TypeError(`"${url}" is not livefeed's script. Name the worker by configure({worker}).`);

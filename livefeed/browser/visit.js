@@ -68,8 +68,9 @@ class Visit {
   }
 
   #knock() {
-    const { viewer, worker = settings.worker } = this.#options;
-    const url = trusted('createScriptURL', worker ? absolute(worker) : OWN_URL);
+    const { viewer, worker } = this.#options;
+    const own = settings.worker ? absolute(settings.worker) : OWN_URL;
+    const url = worker ? absolute(worker) : trusted('createScriptURL', own); // what an attribute names is just text
     const options = { type: 'module', name: `livefeed:1:${viewer}`, extendedLifetime: true }; // over navigations, if it can be
     const shared = new SharedWorker(url, options);
     const { signal } = this.#stay;
