@@ -93,14 +93,12 @@ class FirefoxTab:
 def run_firefox(directory: Path) -> Iterator[Firefox]:
     """Run Firefox as long as the block lasts."""
     port, log, profile = free_port(), directory / "firefox.log", directory / "profile"
+    options = ["--profile", str(profile), "--remote-debugging-port", str(port)]
     profile.mkdir()
     (profile / "user.js").write_text(PREFERENCES)
     process = Process(
         "firefox",
-        [
-            *(firefox() or "firefox", "--headless", "--no-remote"),
-            *("--profile", str(profile), "--remote-debugging-port", str(port)),
-        ],
+        [firefox() or "firefox", "--headless", "--no-remote", *options],
         log=log,
         ready=lambda: log.exists() and LISTENS in log.read_text(errors="replace"),
         env={"HOME": os.environ.get("HOME", str(directory)), "MOZ_CRASHREPORTER_DISABLE": "1"},

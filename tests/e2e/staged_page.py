@@ -59,10 +59,15 @@ def feed(
       </live-feed>"""
 
 
-def document(body: str, *, lang: str = "en", head: str = "") -> str:
-    return f"""<!doctype html><html lang="{lang}"><head><meta charset="utf-8"><title>Test</title>
-      <link rel="stylesheet" href="/static/livefeed.css">
-      <script src="/static/watch.js"></script>{head}<script type="module" src="/static/livefeed.js"></script>
+def document(
+    body: str, *, lang: str = "en", direction: str = "ltr", head: str = "", nonce: str = "", static: str = "/static/"
+) -> str:
+    nonce = nonce and f'nonce="{nonce}"'
+    return f"""<!doctype html><html lang="{lang}" dir="{direction}"><head><meta charset="utf-8"><title>Test</title>
+      <meta name="viewport" content="width=device-width">
+      <link rel="stylesheet" href="{static}livefeed.css" crossorigin>
+      <script {nonce} src="/static/watch.js"></script>{head}
+      <script {nonce} type="module" src="{static}livefeed.js" crossorigin></script>
       </head><body>{body}</body></html>"""
 
 

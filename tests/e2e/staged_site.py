@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
+from livefeed.cursors import parse_cursor
 from tests.e2e.staged_page import LIMIT, WATCH
-from tests.e2e.staged_stream import Stream
+from tests.e2e.staged_stream import TOPIC, Stream, created, cursor
 
 STATIC = Path(__file__).parents[2] / "livefeed" / "static" / "livefeed"
 ENDING = 2.0  # seconds that the news of a closed socket may take
@@ -62,7 +63,7 @@ class Site(ThreadingHTTPServer):
         self.refuse: Callable[[BaseHTTPRequestHandler], int | Answer | None] = lambda handler: None
         self.endpoints: dict[str, Callable[[Handler], None]] = {}  # what else there is, by its path
         self.viewer: Callable[[Stream], str] = lambda stream: ""  # the digest of who the stream's client is taken for
-        self.automatic = False  # whether streams open by themselves
+        self.automatic = False  # whether streams open by themselves, and begin with what was published since
         self.crowded = False  # whether several clients are meant to be here, so that nobody waits for one to go
         self.held: Literal["", "headers", "body"] = ""  # what a proxy on the way keeps of streams, for ever
         self.snapshot = ""
@@ -74,7 +75,8 @@ class Site(ThreadingHTTPServer):
         self.asked = 0  # requests for a stream, however they were answered
         self.most_open = 0
         self._streams: list[Stream] = []
-        self._changed = threading.Condition()
+        self._published: list[str] = []
+        self._changed = threading.Condition(threading.RLock())
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A browser that closes its sockets is no error here."""
@@ -90,7 +92,19 @@ class Site(ThreadingHTTPServer):
             self.most_open = max(self.most_open, len({s.client or id(s) for s in self.open_streams}))
             self._changed.notify_all()
         if self.automatic:
-            stream.open()
+            with self._changed:
+                stream.open(head=cursor(len(self._published)))
+                at = parse_cursor(stream.cursor).positions(TOPIC) if stream.cursor else []
+                for seq in range(at[0].seq + 1 if at else 1, len(self._published) + 1):
+                    stream.send(created(seq, self._published[seq - 1], cursor(seq)))
+
+    def publish(self, title: str) -> None:
+        """Tell all streams of an article, and those that come later from behind it; its key is its number (from 1)."""
+        with self._changed:
+            self._published.append(title)
+            seq = len(self._published)
+            for stream in self.open_streams:
+                stream.send(created(seq, title, cursor(seq)))
 
     def note(self, change: Callable[[], None]) -> None:
         """Change what tests wait for."""
@@ -192,11 +206,13 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, answer: Answer | int) -> None:
         """Answer with this, or with just a status."""
         answer = answer if isinstance(answer, Answer) else Answer(answer)
-        self.close_connection = not answer.status
+        self.close_connection = True  # a browser that kept it would use it again where a test has made it deaf
         if answer.status:
             body = answer.text.encode(answer.encoding)
             length = {} if answer.status == 204 else {"Content-Length": str(len(body))}
-            self._head(answer.status, f"{answer.kind}; charset=utf-8", {**length, **answer.headers})
+            self._head(
+                answer.status, f"{answer.kind}; charset=utf-8", {**length, "Connection": "close", **answer.headers}
+            )
             self.wfile.write(body)
 
     def _head(self, status: int, kind: str, headers: Mapping[str, str]) -> None:

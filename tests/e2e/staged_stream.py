@@ -20,11 +20,12 @@ CUT = object()
 LOOK = 0.02  # seconds between two looks whether the browser has left
 RESET = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # SO_LINGER without time: close() sends an RST
 EPOCH = "epoch0"
+TOPIC = "news.article"
 
 
 def cursor(seq: int, *topics: str, epoch: str = EPOCH) -> str:
-    """Return the cursor of these topics (news.article) that all stand behind one `seq`, as the server writes it."""
-    return join(entry(topic, Position(epoch, seq)) for topic in topics or ("news.article",))
+    """Return the cursor of these topics (TOPIC) that all stand behind one `seq`, as the server writes it."""
+    return join(entry(topic, Position(epoch, seq)) for topic in topics or (TOPIC,))
 
 
 def block(type: str, data: object, id: str | None = None, topic: str | None = None) -> str:

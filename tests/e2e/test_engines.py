@@ -1,7 +1,6 @@
 """What must hold in every engine that Debian has: Chromium, Firefox and WebKitGTK, each as it is installed.
 
-The full set of tests runs in Chromium; here is the core of it, where engines differ: sockets, workers, caches,
-policies.
+The full set runs in Chromium; this is the core of it, where engines differ: sockets, workers, caches, policies.
 """
 
 from __future__ import annotations
@@ -11,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.engines import Chromium, Engine
+from tests.e2e.engines import Chromium, Engine, Tab
 from tests.e2e.firefox import run_firefox
-from tests.e2e.staged_page import document
-from tests.e2e.staged_site import Answer, Handler, Site
-from tests.e2e.staged_stream import block
+from tests.e2e.staged_page import LIMIT, document, feed, item, until, wait_for_keys
+from tests.e2e.staged_site import STRICT, Answer, Handler, Site
+from tests.e2e.staged_stream import block, created, cursor
 from tests.e2e.webkit import run_webkit
 
 pytest_plugins = ["tests.e2e.staged_fixtures"]
@@ -122,3 +121,97 @@ def test_the_same_bytes_make_the_same_events_in_the_browser_and_in_the_parser(si
     tab = engine.tab(site.url)
     for name, native, ours in tab.evaluate(BOTH, list(CASES)):
         assert native == ours | KNOWN_DIFFERENCES.get((engine.name, name), {}), name
+
+
+def page_of(viewer: str = "alice", body: str = "") -> str:
+    return document(feed(item(1, "one"), cursor=cursor(1), viewer=viewer) + body)
+
+
+def is_open(tab: Tab) -> None:
+    until(tab, f"{FEED}.state === 'open'")
+
+
+def test_a_cut_an_error_and_a_silence_cost_nothing_and_markup_stays_text(site: Site, engine: Engine) -> None:
+    markup = '<img src=x onerror="window.owned = 1"><script>window.owned = 2</script>'
+    site.pages["/"] = page_of()
+    tab = engine.tab(site.url)
+    first = site.stream().open()
+    is_open(tab)
+    assert first.cursor == cursor(1)
+    first.send(created(2, markup, cursor(2)))
+    wait_for_keys(tab, [2, 1])
+
+    site.answers = [503]
+    first.send("id: " + cursor(3) + "\nevent: created\nda").cut()  # half a block is none
+    second = site.stream(2).open(keepalive=0.2)
+    assert second.cursor == cursor(2)
+    second.send(created(3, "three", cursor(3)))
+    wait_for_keys(tab, [3, 2, 1])
+    third = site.stream(3).open()  # nothing has come from the second for longer than it had promised
+    assert third.cursor == cursor(3)
+    third.send(created(4, "four", cursor(4)))
+    wait_for_keys(tab, [4, 3, 2, 1])
+
+    states = tab.evaluate("seen.filter(e => e.name === 'state').map(e => e.state)")
+    assert [state for state in states if state != "connecting"] == [
+        "open",
+        "waiting",
+        "waiting",
+        "open",
+        "waiting",
+        "open",
+    ]
+    assert tab.evaluate("document.querySelector('[data-key=\"2\"]').textContent") == markup
+    assert tab.evaluate("[window.owned, violations]") == [None, []]
+
+
+def test_twelve_tabs_have_one_connection_which_ends_soon_after_the_last(site: Site, engine: Engine) -> None:
+    site.automatic = True
+    site.pages["/"] = document(feed(cursor=cursor(0), viewer="alice"))
+    tabs = [engine.tab(site.url) for _ in range(12)]
+    for tab in tabs:
+        is_open(tab)
+    assert site.asked == 1
+    tabs.pop(0).close()  # the one that opened it; WebKit's worker goes with it, and another takes its place
+    site.publish("one")
+    for tab in tabs:
+        wait_for_keys(tab, [1])
+        assert tab.evaluate("seen.filter(e => e.name === 'message').length") == 1
+    while tabs:
+        tabs.pop().close()
+    for stream in site.streams:
+        assert stream.ended.wait(LIMIT)
+    assert site.most_open == 1
+
+
+def test_nine_pages_in_one_tab_never_hang(site: Site, engine: Engine) -> None:
+    site.automatic = True
+    for number in range(9):
+        site.pages[f"/{number}"] = page_of()
+    tab = engine.tab(f"{site.url}/0")
+    for number in range(9):
+        tab.goto(f"{site.url}/{number}")
+        is_open(tab)
+    assert site.most_open == 1
+    site.open_streams[-1].send(created(2, "two", cursor(2)))
+    wait_for_keys(tab, [2, 1])
+
+
+NONCE = "script-src 'nonce-abc'; connect-src 'self'; style-src 'self'; default-src 'none'; img-src 'self'"
+
+
+@pytest.mark.parametrize(("policy", "streams"), [(STRICT, 1), (NONCE, 2)], ids=["self", "nonce"])
+def test_two_tabs_live_under_a_strict_policy(site: Site, engine: Engine, policy: str, streams: int) -> None:
+    site.automatic = site.crowded = True
+    site.policy = policy
+    site.pages["/"] = document(feed(cursor=cursor(0), viewer="alice"), nonce="abc")
+    tabs = [engine.tab(site.url), engine.tab(site.url)]
+    for tab in tabs:
+        is_open(tab)
+    assert len(site.open_streams) == streams
+    for stream in site.open_streams:
+        stream.send(created(1, "one", cursor(1)))
+    for tab in tabs:
+        wait_for_keys(tab, [1])
+        stopped = {violation.split()[0] for violation in tab.evaluate("violations")}
+        assert stopped <= (set() if streams == 1 else {"worker-src"})

@@ -28,7 +28,10 @@ class Wire:
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._flowing = asyncio.Event()
+        self._stalled = False
+        self._flows: set[asyncio.Event] = set()  # one for each connection: whether it carries anything
+        self._used: set[asyncio.Event] = set()
+        self._lost: set[asyncio.Event] = set()
 
     @property
     def url(self) -> str:
@@ -45,6 +48,13 @@ class Wire:
     def stall(self) -> None:
         """Keep the connections but let nothing pass, in either direction, until `mend()`: a half-open connection."""
         self._call(self._stall)
+
+    def lose(self) -> None:
+        """Let nothing pass any more where something has passed, for ever, and tell nobody; new connections are whole.
+
+        Those that a browser has opened beforehand, for later, are new.
+        """
+        self._call(self._lose)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -64,13 +74,27 @@ class Wire:
         future.result(LIMIT)
 
     async def _listen(self) -> None:
-        self._flowing.set()
+        self._let(self._flows)
         if self._server is None:
             self._server = await asyncio.start_server(self._join, "127.0.0.1", self.port)
             self.port = self._server.sockets[0].getsockname()[1]
 
     async def _stall(self) -> None:
-        self._flowing.clear()
+        self._stalled = True
+        for flow in self._flows:
+            flow.clear()
+
+    async def _lose(self) -> None:
+        for flow in self._used:
+            flow.clear()
+        self._lost |= self._used
+        self._flows -= self._used
+        self._used.clear()
+
+    def _let(self, flows: set[asyncio.Event]) -> None:
+        self._stalled = False
+        for flow in flows:
+            flow.set()
 
     async def _cut(self) -> None:
         if self._server is not None:
@@ -78,7 +102,7 @@ class Wire:
             self._server = None
         for writer in self._writers:
             _reset(writer)
-        self._flowing.set()
+        self._let(self._flows | self._lost)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _close(self) -> None:
@@ -88,23 +112,30 @@ class Wire:
         """Carry bytes both ways until either side ends."""
         task = asyncio.current_task()
         assert task is not None
+        flow = asyncio.Event()
+        self._flows.add(flow)
+        if not self._stalled:
+            flow.set()
         self._tasks.add(task)
         self._writers.add(client)
         try:
             server_reader, server = await asyncio.open_connection("127.0.0.1", self.target)
             self._writers.add(server)
-            await asyncio.gather(self._carry(client_reader, server), self._carry(server_reader, client))
+            await asyncio.gather(self._carry(client_reader, server, flow), self._carry(server_reader, client, flow))
             self._writers.discard(server)
         except OSError:
             _reset(client)
         finally:
             self._writers.discard(client)
             self._tasks.discard(task)
+            for flows in (self._flows, self._used, self._lost):
+                flows.discard(flow)
 
-    async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, flow: asyncio.Event) -> None:
         try:
             while data := await source.read(CHUNK):
-                await self._flowing.wait()
+                self._used |= {flow} - self._lost
+                await flow.wait()
                 sink.write(data)
                 await sink.drain()
         except OSError:
