@@ -41,7 +41,7 @@ help:
 	@echo "make simulation     run the path of events through SEEDS=2000 simulated runs full of faults"
 	@echo "make fuzz           let CASES=200000 hostile requests, events, cursors, names and tokens look for a hole"
 	@echo "make js             build livefeed/static/livefeed/livefeed.js from livefeed/browser/ (needs npm)"
-	@echo "make js-check       fail where that file is not what its sources give"
+	@echo "make js-check       fail where that file is not what its sources give, or its types do not hold"
 	@echo "make bench          measure livefeed beside its peers (ARGS='--only fanout --quick', ARGS=--help)"
 	@echo "make lint           ruff and mypy"
 	@echo "make format         let ruff put the code in order"
@@ -67,6 +67,7 @@ js: $(NPM_STAMP)
 js-check: $(NPM_STAMP)
 	@mkdir -p build && OUT=build/livefeed.js npm run --silent build
 	@cmp build/livefeed.js livefeed/static/livefeed/livefeed.js || { echo "Run make js, and commit what it writes."; exit 1; }
+	npm run --silent types
 
 $(NPM_STAMP): package.json
 	npm install --loglevel=error --no-audit --no-fund --no-package-lock --ignore-scripts

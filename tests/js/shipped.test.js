@@ -16,3 +16,9 @@ test('the shipped script has neither imports nor a source map, which would break
   const text = readFileSync(SHIPPED, 'utf8');
   assert.doesNotMatch(text, /\bimport\s*[{("']|sourceMappingURL/);
 });
+
+test('its types name what it exports, and nothing else', async () => {
+  const types = readFileSync(new URL('./livefeed.d.ts', SHIPPED), 'utf8');
+  const named = [...types.matchAll(/^export (?:class|function) (\w+)/gm)].map(([, name]) => name);
+  assert.deepEqual(named.sort(), Object.keys(await import(SHIPPED)).sort());
+});
