@@ -4,6 +4,7 @@
 * A limit on how long one write may wait for a client (LIVEFEED_SEND_TIMEOUT).
 * Containment: an error after the first byte would leave the connection open for ever, and break Daphne for good.
 * Goodbyes: on SIGTERM every stream ends with ``livefeed-closing``; uvicorn and granian would wait for ever.
+* The short way out: on servers whose ``send`` we know, a flush of events writes to the connections itself.
 * A door: requests for streams are let in to Django a few at a time, so that a crowd of them keeps nobody else waiting.
 
 Everything but event streams, and what asks for them, passes through untouched.
@@ -18,12 +19,13 @@ import signal
 import threading
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from http import HTTPStatus
 from types import FrameType
 from typing import Any, NoReturn
 
 from django.conf import settings as django_settings
+from django.core.handlers.asgi import ASGIHandler
 from django.http import HttpResponse
 from django.utils.datastructures import CaseInsensitiveMapping
 
@@ -34,6 +36,7 @@ from .daphne import DaphneFlow, Message, Send, daphne_requests
 from .door import Passage, door
 from .exceptions import LimitReached
 from .links import stream_url
+from .outlets import OUTLET, Rest, begin
 from .refusing import Problem, limited
 from .roster import get_roster
 from .streams import own_block
@@ -48,6 +51,8 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 REAP_EVERY = 0.5
 #: Bytes of a body that a request for a stream may have, and seconds in which it has to come.
 MAX_BODY, BODY_SECONDS = 64 * 1024, 30.0
+#: Whose ``send`` a flush may start itself, by its module, besides Daphne's.
+DRIVEN = ("uvicorn.protocols.http.", "hypercorn.protocol.")
 
 
 def wrap(application: Application) -> Wrapped:
@@ -73,6 +78,8 @@ class Wrapped:
             with daphne_requests().under_way(guard.daphne):
                 if _asks_for_stream(scope):
                     receive = await guard.let_in(scope, receive)
+                    if isinstance(self.application, ASGIHandler) and _may_be_driven(send):
+                        scope = {**scope, OUTLET: guard}
                 await self.application(scope, receive, guard.send)
         except Answered:
             pass
@@ -99,6 +106,8 @@ class Answered(Exception):
 
 class Guard:
     """Stands between Django and the server for one request; does nothing until an event stream starts."""
+
+    __slots__ = ("_flow", "_passage", "_send", "_task", "daphne", "finished", "sending_since", "streaming", "timed_out")
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -157,10 +166,29 @@ class Guard:
         self.finished = not message.get("more_body", False)
         self.sending_since = asyncio.get_running_loop().time()
         try:
-            if self._flow is None:
-                await self._send(message)
-            else:
-                await self._flow.send(self._send, message, last=self.finished)
+            await self._hand_over(message)
+        finally:
+            self.sending_since = None
+
+    def _hand_over(self, message: Message) -> Coroutine[Any, Any, None]:
+        if self._flow is None:
+            return self._send(message)
+        return self._flow.send(self._send, message, last=self.finished)
+
+    def write_through(self, chunk: bytes) -> Rest | None:
+        """Hand a chunk to the server in the place of the application, which waits; return what is left to wait for."""
+        try:
+            rest = begin(self._hand_over({"type": "http.response.body", "body": chunk, "more_body": True}))
+        except Exception:
+            logger.exception("Writing to an event stream failed; the connection is closed.")
+            self.abort()
+            return None
+        return None if rest is None else begin(self._wait_for(rest))
+
+    async def _wait_for(self, rest: Rest) -> None:
+        self.sending_since = asyncio.get_running_loop().time()
+        try:
+            await rest
         finally:
             self.sending_since = None
 
@@ -202,6 +230,15 @@ class Guard:
             reaper().forget(self)
             if self._flow is not None:
                 self._flow.stop()
+
+
+def _may_be_driven(send: Send) -> bool:
+    """Tell whether a ``send`` is one that we know, and that may be started outside of a task: it asks for none.
+
+    A middleware's, around us, may be anything.
+    """
+    owner = type(getattr(send, "__self__", None)).__module__
+    return DaphneFlow.of(send) is not None or owner.startswith(DRIVEN)
 
 
 def _headers(scope: Scope) -> Mapping[str, str]:

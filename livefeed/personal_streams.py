@@ -18,6 +18,7 @@ from .conf import settings
 from .cursors import Position
 from .events import Event
 from .hub import Hub
+from .outlets import Outlet
 from .personal import Asker, Question
 from .streams import EventStream, own_block
 from .tail import CHUNK_BYTES, Frame, Placed, Subscription, Tail, created_at, placed
@@ -93,6 +94,9 @@ class PersonalStream(EventStream):
         self._told = subscription.cursor
         self._untold_since: float | None = None
         self._catches_up = True
+
+    def use(self, outlet: Outlet) -> None:
+        """Leave it at the long way: each event is asked for first."""
 
     async def _next(self) -> bytes:
         while not (self._opening or self._goodbye):

@@ -25,6 +25,7 @@ from .conf import settings
 from .cursors import Cursor, entry, join
 from .history import Head, position_of
 from .hub import Hub
+from .outlets import Outlet, Rest
 from .resuming import GARBAGE, NOWHERE, best, lost, missed, too_far
 from .tail import CHUNK_BYTES, Frame, Subscription, Tail
 from .viewers import Viewer
@@ -49,6 +50,11 @@ def own_block(type: str, data: dict[str, Any], cursor: str = "") -> bytes:
 class EventStream:
     """One connection's stream, from its opening to its goodbye. All of it runs on one event loop."""
 
+    __slots__ = (
+        *("_ended", "_goodbye", "_hub", "_keep_alive_due", "_loop", "_on_end", "_opening", "_outlet", "_rest"),
+        *("_subscription", "lease", "names", "viewer", "written_at", "__weakref__"),
+    )
+
     def __init__(
         self,
         hub: Hub,
@@ -69,6 +75,8 @@ class EventStream:
         self._opening = opening
         self._goodbye = b""
         self._keep_alive_due = False
+        self._outlet: Outlet | None = None
+        self._rest: Rest | None = None
         self._ended = False
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
@@ -97,6 +105,8 @@ class EventStream:
             await release_request()
             return opening
         while not self._goodbye:
+            if self._rest is not None:
+                await self._finish_writing(self._rest)
             if chunk := self._subscription.take() or self._take_fleeting():
                 return chunk
             if self._subscription.behind():
@@ -112,6 +122,36 @@ class EventStream:
             await self._subscription.wait()
         self._ended = True
         return self._goodbye
+
+    # -- the short way --------------------------------------------------------------------------------------------
+
+    def use(self, outlet: Outlet) -> None:
+        """Write to this outlet from now on whenever all that is to be said is at hand and the client takes it."""
+        self._outlet = outlet
+        self._subscription.writer = self
+
+    def write_through(self) -> bool:
+        """Write what there is, while the stream waits; return False where its task has to see to it."""
+        if self._goodbye or self._outlet is None:
+            return False
+        subscription = self._subscription
+        chunk = subscription.take()
+        if subscription.fleeting:
+            chunk += self._take_fleeting()
+        if not chunk:
+            if not self._keep_alive_due or subscription.behind():
+                return False
+            chunk = sse.KEEP_ALIVE
+        self.written_at = self._loop.time()
+        self._keep_alive_due = False
+        self._rest = self._outlet.write_through(chunk)
+        return self._rest is None and subscription.is_current()
+
+    async def _finish_writing(self, rest: Rest) -> None:
+        self._rest = None
+        await rest
+
+    # -- what is read -----------------------------------------------------------------------------------------------
 
     def _take_fleeting(self) -> bytes:
         fleeting, self._subscription.fleeting = self._subscription.fleeting, b""
@@ -168,6 +208,9 @@ class EventStream:
 
     def _end(self) -> None:
         self._ended = True
+        self._outlet = self._subscription.writer = None
+        if self._rest is not None:
+            self._rest.close()
         on_end, self._on_end = self._on_end, _nothing
         if on_end is not _nothing:
             self._hub.detach(self._subscription)
@@ -257,12 +300,18 @@ def reset_block(subscription: Subscription, index: int, head: Head, reason: str)
 class EventStreamResponse(StreamingHttpResponse):
     """A response whose body is an :class:`EventStream`, handed on as it is unless a middleware wrapped it."""
 
-    def __init__(self, stream: EventStream) -> None:
+    def __init__(self, stream: EventStream, outlet: Outlet | None = None) -> None:
         super().__init__(stream, content_type=sse.CONTENT_TYPE, headers=HEADERS)
         self._stream = stream
+        self._outlet = outlet
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._stream if self._iterator is self._stream else super().__aiter__()  # type: ignore[attr-defined]
+        is_wrapped: bool = self._iterator is not self._stream  # type: ignore[attr-defined]
+        if is_wrapped:  # by a middleware, past which nothing may go
+            return super().__aiter__()
+        if self._outlet is not None:
+            self._stream.use(self._outlet)
+        return self._stream
 
 
 #: "private, no-store" for caches, "no-transform" and X-Accel-Buffering for proxies; with a Content-Encoding set,

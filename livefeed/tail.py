@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from operator import attrgetter
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from .cursors import NONE_YET, Position, entry, join
 from .events import Event
@@ -94,7 +94,7 @@ class Tail:
         self.readers: dict[Subscription, None] = {}  # a set in the order of attaching
         self._frames: deque[Frame] = deque()
         self._budget = budget
-        self._chunks: dict[int, tuple[bytes, int]] = {}
+        self._chunks: dict[int, tuple[bytes, Position]] = {}
 
     @property
     def head(self) -> int:
@@ -143,10 +143,10 @@ class Tail:
         """Yield the frames after a position that lies in the window."""
         return (self._frames[index] for index in range(seq - self.start, len(self._frames)))
 
-    def chunk(self, seq: int) -> tuple[bytes, int]:
+    def chunk(self, seq: int) -> tuple[bytes, Position]:
         """Return the blocks after a position as one readers of this topic alone get them, and the position after them.
 
-        The same bytes object serves every reader at that position.
+        The same objects serve every reader at that position.
         """
         found = self._chunks.get(seq)
         if found is None:
@@ -157,8 +157,8 @@ class Tail:
         return found
 
 
-def render(topic: str, epoch: str, frames: Iterable[Frame]) -> tuple[bytes, int]:
-    """Return one chunk of blocks for readers of a single topic, and the number of the last event in it."""
+def render(topic: str, epoch: str, frames: Iterable[Frame]) -> tuple[bytes, Position]:
+    """Return one chunk of blocks for readers of a single topic, and the position after the last event in it."""
     blocks: list[bytes] = []
     size = last = 0
     for frame in frames:
@@ -167,30 +167,37 @@ def render(topic: str, epoch: str, frames: Iterable[Frame]) -> tuple[bytes, int]
         size += len(blocks[-1])
         if size > CHUNK_BYTES:
             break
-    return b"".join(blocks), last
+    return b"".join(blocks), Position(epoch, last)
+
+
+class Writer(Protocol):
+    """Who can write for a reader that waits."""
+
+    def write_through(self) -> bool:
+        """Write what there is; return whether that was all, and the reader may wait on."""
 
 
 class Subscription:
     """One connection's reading: its tails, and its position on each."""
 
-    __slots__ = ("_entries", "_waiter", "fleeting", "positions", "tails")
+    __slots__ = ("_waiter", "fleeting", "positions", "tails", "writer")
 
     def __init__(self, tails: Sequence[Tail], positions: Sequence[Position]) -> None:
         self.tails = tuple(tails)
         self.positions = list(positions)
         self.fleeting = b""
-        self._entries = [entry(tail.topic, position) for tail, position in zip(tails, positions, strict=True)]
+        #: Asked to write in the place of a reader that waits, so that it need not be woken.
+        self.writer: Writer | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     @property
     def cursor(self) -> str:
         """The positions as text."""
-        return join(self._entries)
+        return join(entry(tail.topic, position) for tail, position in zip(self.tails, self.positions, strict=True))
 
     def move(self, index: int, position: Position) -> None:
         """Set the position on one topic."""
         self.positions[index] = position
-        self._entries[index] = entry(self.tails[index].topic, position)
 
     def take(self) -> bytes:
         """Return what lies after the positions, as far as the tails hold it, as one chunk, and move on; else b""."""
@@ -199,9 +206,7 @@ class Subscription:
             return self.deliver({i: (self.tails[i].epoch, self.tails[i].after(self.positions[i].seq)) for i in ready})
         if not self._in_window(0):
             return b""
-        tail = self.tails[0]
-        chunk, seq = tail.chunk(self.positions[0].seq)
-        self.move(0, Position(tail.epoch, seq))
+        chunk, self.positions[0] = self.tails[0].chunk(self.positions[0].seq)
         return chunk
 
     def deliver(self, found: dict[int, tuple[str, Iterable[Frame]]], limit: int | None = CHUNK_BYTES) -> bytes:
@@ -233,12 +238,24 @@ class Subscription:
             return position != NONE_YET or tail.start > 0
         return position.seq < tail.start
 
+    def is_current(self) -> bool:
+        """Tell whether nothing lies after the positions."""
+        if len(self.tails) == 1:
+            return self.positions[0].seq == self.tails[0].head and self.positions[0].epoch == self.tails[0].epoch
+        for tail, position in zip(self.tails, self.positions, strict=True):
+            if position.seq != tail.head or position.epoch != tail.epoch:
+                return False
+        return True
+
     def wake(self, fleeting: bytes = b"") -> None:
         """Let a reader that waits go on. One that is still writing finds out by itself, and misses what is fleeting."""
-        if self._waiter is not None:
+        waiter = self._waiter
+        if waiter is None:
+            return
+        if fleeting:
             self.fleeting += fleeting
-            if not self._waiter.done():
-                self._waiter.set_result(None)
+        if not waiter.done() and (self.writer is None or not self.writer.write_through()):
+            waiter.set_result(None)
 
     def offer(self, events: Sequence[Event]) -> None:
         """Take fleeting events that viewers each see in their own way; who has no eyes for that misses them."""

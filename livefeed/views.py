@@ -27,6 +27,7 @@ from .conf import settings
 from .cursors import Cursor, parse_cursor
 from .exceptions import AuthenticationFailed, FeedError, HistoryUnavailable, InvalidCursor, InvalidTopic, LimitReached
 from .listing import items_looked_at
+from .outlets import OUTLET
 from .pages import history_page
 from .refusing import Problem, limited
 from .roster import get_roster
@@ -158,7 +159,8 @@ async def _stream(request: HttpRequest, viewer: Viewer, granted: Grant) -> HttpR
     if client and not _CLIENT.fullmatch(client):
         raise Problem(HTTPStatus.BAD_REQUEST, 'client is 1 to 64 letters, digits, "-" and "_".')
     cursor, garbage = _stream_cursor(request)
-    return EventStreamResponse(await get_roster().open(viewer, client, granted, cursor, garbage=garbage))
+    stream = await get_roster().open(viewer, client, granted, cursor, garbage=garbage)
+    return EventStreamResponse(stream, request.scope.get(OUTLET))
 
 
 def _cursor_text(request: HttpRequest) -> str:

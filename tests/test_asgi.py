@@ -16,6 +16,7 @@ from daphne.http_protocol import WebRequest
 from livefeed import apublish, asgi
 from livefeed.asgi import Guard, Reaper, Wrapped, say_goodbye_on_signals, wrap
 from livefeed.roster import Roster
+from livefeed.streams import EventStream
 from livefeed.testing import open_stream
 from tests.asgi import application as site
 from tests.reading import LIMIT, eventually, parse
@@ -453,11 +454,12 @@ async def test_a_signal_says_goodbye_first_and_then_goes_its_own_way(roster: Ros
     assert roster.draining
 
 
-async def test_a_second_signal_goes_straight_to_the_server(roster: Roster, server_handler: Handler) -> None:
+async def test_a_second_signal_goes_straight_to_the_server(
+    roster: Roster, server_handler: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with open_stream("plain", application=site) as stream:
         await stream.next()
-        for open_one in list(roster._streams):
-            open_one.say_goodbye = lambda reason: None  # type: ignore[method-assign]
+        monkeypatch.setattr(EventStream, "say_goodbye", lambda stream, reason: None)
         signal.raise_signal(signal.SIGTERM)
         await eventually(lambda: roster.draining, "the roster drains")
         assert server_handler.calls == []

@@ -31,6 +31,7 @@
 #define BUFFER (256 * 1024)
 #define CARRY 32
 #define POSTERS 32
+#define LOOK_EVERY 200 /* microseconds */
 #define NAME "\"n\":"
 
 enum kind { READER, POSTER };
@@ -250,10 +251,13 @@ static int post_due(void) {
     return 50;
 }
 
+/* Look now and then instead of waiting to be woken: to wake another core costs the one who sends some microseconds, and
+ * real readers are on other machines. */
 static void turn(int timeout) {
     static struct epoll_event events[1024];
-    int found = epoll_wait(epoll_fd, events, 1024, timeout);
+    int found = epoll_wait(epoll_fd, events, 1024, 0);
     if (found < 0 && errno != EINTR) die("epoll_wait");
+    if (!found && timeout) usleep(LOOK_EVERY);
     for (int i = 0; i < found; i++) {
         struct connection *c = events[i].data.ptr;
         if (c->connecting)

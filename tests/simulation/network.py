@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Protocol
 
 from livefeed.access import Grant
 from livefeed.cursors import Cursor, parse_cursor
 from livefeed.exceptions import InvalidCursor, LimitReached
+from livefeed.outlets import Rest, begin
+from livefeed.streams import EventStream
 from livefeed.viewers import Viewer
 
 if TYPE_CHECKING:
@@ -74,13 +75,22 @@ class Connection:
             await stream.aclose()
         self._finish("a clean end")
 
-    async def _send_all(self, stream: AsyncIterator[bytes]) -> None:
+    async def _send_all(self, stream: EventStream) -> None:
+        if self._world.chance(0.5):
+            stream.use(self)
         async for chunk in stream:
-            self._pipe.append(chunk)
-            self._world.after(self._world.random.uniform(0, 0.01), self.flow)
-            while len(self._pipe) > WINDOW:
-                self._room = asyncio.get_running_loop().create_future()
-                await self._room
+            await self._send(chunk)
+
+    async def _send(self, chunk: bytes) -> None:
+        self._pipe.append(chunk)
+        self._world.after(self._world.random.uniform(0, 0.01), self.flow)
+        while len(self._pipe) > WINDOW:
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
+
+    def write_through(self, chunk: bytes) -> Rest | None:
+        """Take a chunk as a server does whose ``send`` may be started outside of a task."""
+        return begin(self._send(chunk))
 
     def _finish(self, how: str) -> None:
         self._finished = True
