@@ -133,9 +133,10 @@ class Connection {
 
   #request(alarm) {
     const { headers, fetch = globalThis.fetch, credentials = 'same-origin', topics = [], types, where } = this.#options;
-    const at = where?.() ?? { topics, cursor: this.#cursor };
-    const own = { url: this.#url, client: this.#patient ? '' : this.#client, patient: this.#patient };
-    return { ...own, ...at, alarm, types, headers, fetch, credentials, clock: this.#clock, random: this.#random };
+    const at = where?.() ?? { topics, types, cursor: this.#cursor };
+    const [patient, client] = [this.#patient, this.#patient ? '' : this.#client];
+    const means = { alarm, clock: this.#clock, random: this.#random };
+    return { url: this.#url, ...at, client, patient, headers, fetch, credentials, ...means };
   }
 
   // What a source says. One that was dropped says nothing any more.

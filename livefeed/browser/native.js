@@ -1,56 +1,28 @@
-import { entriesOf } from './cursors.js';
 import { endpoint } from './endpoint.js';
-import { parseJSON } from './json.js';
-
-const OPENING = 10_000;
-const OWN = ['livefeed-open', 'livefeed-reset', 'livefeed-sync', 'livefeed-closing', 'livefeed-refused', 'message'];
+import { hearing } from './hearing.js';
+import { OPENING } from './stream.js';
 
 /**
- * The browser's own EventSource: one for each topic, for it doesn't see the `topic:` of a block, and it hears only the
- * types that it is told. Resolves when one has failed, since after any status but 200 it is dead: the connection makes new
- * ones, from where these were.
+ * The browser's own EventSource, which hears only the types that it is told, and no `topic:` (a union knows it by whose
+ * place an id moves). Resolves when it fails: it is dead after any status but 200, and knows no back-off. The connection
+ * makes a new one, from where this was.
  */
-export function listen(to, on, run) {
+export function listen(to, on, { signal }) {
   return new Promise((resolve) => {
-    to.alarm.set(OPENING, () => run.abort({ reason: 'timeout', held: true }));
-    const shared = { to, on, resolve, opened: new Map(), cursor: entriesOf(to.cursor) };
-    for (const topic of to.topics.length ? to.topics : [null]) {
-      const source = open(topic, shared);
-      run.signal.addEventListener('abort', () => source.close());
-    }
+    const more = { ...(to.client && { client: to.client }), ...(to.cursor && { since: to.cursor }) };
+    const source = new EventSource(endpoint(to.url, to.topics, more), { withCredentials: to.credentials === 'include' });
+    const said = {};
+    const { open, hear, own } = hearing(on, signal, said);
+    const take = (event) => {
+      if (!signal.aborted) hear(event);
+      to.alarm.clear();
+      if (said.farewell) resolve(said.farewell);
+    };
+    const types = new Set([...own, 'livefeed-reset', 'message', ...(to.types ?? [])]);
+    types.forEach((type) => source.addEventListener(type, take));
+    source.onopen = () => to.patient && open({}, to.alarm.clear());
+    source.onerror = () => resolve({ reason: 'network' });
+    signal.addEventListener('abort', () => source.close());
+    to.alarm.set(OPENING, () => resolve({ reason: 'timeout', held: true }));
   });
-}
-
-function open(topic, shared) {
-  const { to, on, resolve } = shared;
-  const url = endpoint(to.url, topic ? [topic] : [], to.cursor && { since: to.cursor });
-  const source = new EventSource(url, { withCredentials: to.credentials === 'include' });
-  for (const type of new Set([...OWN, ...(to.types ?? [])])) {
-    source.addEventListener(type, (event) => take(topic, event, shared));
-  }
-  source.onopen = () => to.patient && on.opened({}, to.alarm.clear());
-  source.onerror = () => resolve({ reason: 'network' });
-  return source;
-}
-
-function take(topic, { type, data, lastEventId }, shared) {
-  const { to, on, resolve, opened, cursor } = shared;
-  const detail = type === 'message' ? null : parseJSON(data, {});
-  if (type === 'livefeed-refused') return resolve({ ...detail, state: 'limited', wait: detail.retry });
-  if (type === 'livefeed-closing') return resolve(detail);
-  for (const [mark, entry] of entriesOf(lastEventId)) cursor.set(mark, entry);
-  const id = [...cursor.values()].join('.');
-  if (type === 'livefeed-sync') return on.moved(id);
-  if (type !== 'livefeed-open') return on.event({ type, data, id, topic: opened.get(topic)?.topics[0] ?? null });
-  to.alarm.clear();
-  opened.set(topic, detail);
-  on.opened(together([...opened.values()], cursor));
-}
-
-// What several openings say, as one stream would have said it.
-function together(openings, cursor) {
-  const all = (name) => openings.flatMap((opening) => opening[name] ?? []);
-  const now = [...entriesOf(all('cursor').join('.'))].map(([mark, entry]) => cursor.get(mark) ?? entry);
-  const place = { cursor: now.join('.'), head: all('head').join('.') };
-  return { topics: all('topics'), refused: all('refused'), ...place, viewer: openings[0].viewer };
 }

@@ -139,9 +139,11 @@ export class Union {
   #route({ type, data, id, topic }) {
     const { marks, entries } = this.#place;
     const reset = type === 'livefeed-reset' ? parseJSON(data, {}) : null;
-    const name = reset?.topic ?? topic ?? [...marks.keys()][0]; // a connection with one topic need not say it
+    const after = entriesOf(id);
+    const moved = [...marks].find(([, mark]) => after.get(mark) !== entries.get(mark)) ?? [...marks][0];
+    const name = reset?.topic ?? topic ?? moved?.[0]; // a connection with one topic need not say it, EventSource can't
     const mark = marks.get(name);
-    const entry = entriesOf(id).get(mark);
+    const entry = after.get(mark);
     const fleeting = entry === entries.get(mark); // it has no place of its own
     for (const membership of this.#joined.filter(({ topics }) => topics.has(name))) {
       if (reset) membership.reset(mark, entry, { ...reset, cursor: entry });

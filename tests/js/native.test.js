@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { at, setUp, settle } from './fakes.js';
+import { Union } from '../../livefeed/browser/union.js';
+import { FakeClock, at, setUp, settle } from './fakes.js';
 
 const CURSOR = `${at('a', 5)}.${at('b', 2)}`;
 
@@ -20,8 +21,8 @@ class FakeEventSource extends EventTarget {
   say(type, data, lastEventId = '') {
     if (!this.closed) this.dispatchEvent(Object.assign(new Event(type), { data: JSON.stringify(data), lastEventId }));
   }
-  open(topic, place, more = {}) {
-    this.say('livefeed-open', { topics: [topic], refused: [], cursor: place, head: place, ...more }, place);
+  open(topics, cursor) {
+    this.say('livefeed-open', { topics, refused: [], cursor, head: cursor, keepalive: 15 }, cursor);
   }
   fail() {
     this.onerror();
@@ -41,54 +42,71 @@ async function follow(t, options = {}) {
   return { ...it, it, sources: FakeEventSource.all };
 }
 
-test('each topic has an EventSource, from the cursor on', async (t) => {
-  const { it, sources } = await follow(t, { credentials: 'include' });
-  assert.deepEqual(sources.map(({ url }) => url.searchParams.getAll('topic')), [['a'], ['b~1~s']]);
-  assert.deepEqual(sources.map(({ url }) => url.searchParams.get('since')), [CURSOR, CURSOR]);
-  assert.deepEqual(sources.map(({ withCredentials }) => withCredentials), [true, true]);
-  sources[1].open('b', at('b', 2));
+test('an EventSource asks for all topics, from the cursor on', async (t) => {
+  const { it, sources: [source] } = await follow(t, { credentials: 'include' });
+  const { searchParams } = source.url;
+  assert.deepEqual([searchParams.getAll('topic'), searchParams.get('since'), source.withCredentials], [['a', 'b~1~s'], CURSOR, true]);
+  assert.match(searchParams.get('client'), /^[a-z0-9-]{8,64}$/);
+  source.open(['a', 'b'], CURSOR);
   assert.equal(it.connection.state, 'open');
-  sources[0].open('a', at('a', 5));
-  assert.deepEqual(it.opens.at(-1).topics, ['b', 'a']);
-  assert.deepEqual(it.opens.at(-1).cursor, `${at('b', 2)}.${at('a', 5)}`);
+  await it.clock.advance(60_000);
+  assert.deepEqual([it.connection.state, FakeEventSource.all.length], ['open', 1]);
 });
 
-test('types that were asked for, messages and resets arrive with their topic and one cursor for all', async (t) => {
-  const { it, sources } = await follow(t);
-  sources[0].open('a', at('a', 5));
-  sources[1].open('b', at('b', 2));
-  sources[1].say('created', { pk: 1 }, at('b', 3));
-  sources[0].say('message', 'x', at('a', 6));
-  sources[0].say('livefeed-reset', { topic: 'a', reason: 'trimmed', cursor: at('a', 9) }, at('a', 9));
-  sources[0].say('livefeed-sync', { cursor: at('a', 12) }, at('a', 12));
-  sources[0].say('other', 'not asked for', at('a', 13));
-  assert.deepEqual(it.events.map(({ type, topic, id }) => [type, topic, id]), [
-    ['created', 'b', `${at('a', 5)}.${at('b', 3)}`],
-    ['message', 'a', `${at('a', 6)}.${at('b', 3)}`],
-    ['livefeed-reset', 'a', `${at('a', 9)}.${at('b', 3)}`],
+test('types that were asked for, messages and resets arrive', async (t) => {
+  const { it, sources: [source] } = await follow(t);
+  source.open(['a', 'b'], CURSOR);
+  source.say('created', { pk: 1 }, `${at('a', 5)}.${at('b', 3)}`);
+  source.say('message', 'x', `${at('a', 6)}.${at('b', 3)}`);
+  source.say('livefeed-reset', { topic: 'a', reason: 'trimmed' }, `${at('a', 9)}.${at('b', 3)}`);
+  source.say('livefeed-sync', {}, `${at('a', 12)}.${at('b', 3)}`);
+  source.say('other', 'not asked for', `${at('a', 13)}.${at('b', 3)}`);
+  assert.deepEqual(it.events.map(({ type, data }) => [type, data]), [
+    ['created', '{"pk":1}'],
+    ['message', '"x"'],
+    ['livefeed-reset', '{"topic":"a","reason":"trimmed"}'],
   ]);
   assert.equal(it.connection.cursor, `${at('a', 12)}.${at('b', 3)}`);
 });
 
-test('one that fails ends all, and after a wait new ones go on from where these were', async (t) => {
+test('a union knows the topic of an event by whose place its id moves', async (t) => {
+  const { it } = await follow(t);
+  it.connection.close();
+  const [clock, seen] = [new FakeClock(), []];
+  const union = new Union({ src: 'https://site.test/livefeed/', transport: 'native', clock });
+  for (const topic of ['a', 'b']) {
+    const onevent = (event) => seen.push([topic, event.topic, event.data]);
+    union.add({ topic, cursor: at(topic, 1), types: ['created'], onevent, onreset() {}, onstate() {} });
+  }
+  await clock.advance(30);
+  const source = FakeEventSource.all.at(-1);
+  source.open(['a', 'b'], `${at('a', 1)}.${at('b', 1)}`);
+  source.say('created', 2, `${at('a', 1)}.${at('b', 2)}`);
+  source.say('created', 3, `${at('a', 2)}.${at('b', 2)}`);
+  assert.deepEqual(seen, [['b', 'b', '2'], ['a', 'a', '3']]);
+  union.call('close');
+});
+
+test('one that fails is closed, and after a wait a new one goes on from where it was', async (t) => {
   const { it, sources } = await follow(t);
-  sources[0].open('a', at('a', 5));
-  sources[0].say('created', 1, at('a', 6));
-  sources[1].fail();
+  sources[0].open(['a', 'b'], CURSOR);
+  const cursor = `${at('a', 6)}.${at('b', 2)}`;
+  sources[0].say('created', 1, cursor);
+  sources[0].fail();
   await settle();
-  assert.deepEqual([it.state.state, it.state.reason, sources.map(({ closed }) => closed)], ['waiting', 'network', [true, true]]);
+  assert.deepEqual([it.state.state, it.state.reason, sources[0].closed], ['waiting', 'network', true]);
   await it.clock.advance(3000);
-  assert.deepEqual(sources.slice(2).map(({ url }) => url.searchParams.get('since')), Array(2).fill(`${at('a', 6)}.${at('b', 2)}`));
+  assert.deepEqual([sources.length, sources[1].url.searchParams.get('since')], [2, cursor]);
 });
 
 test('who is refused waits as told, who is sent away comes back', async (t) => {
-  const { it, sources } = await follow(t, { topics: ['a'] });
+  const { it, sources } = await follow(t);
   sources[0].say('livefeed-refused', { reason: 'limit', limit: 10, retry: 20_000 });
   await settle();
   const { state, reason, limit, retryIn } = it.state;
   assert.deepEqual([state, reason, limit, retryIn], ['limited', 'limit', 10, 20_500]);
   await it.clock.advance(20_500);
-  sources[1].open('a', at('a', 5));
+  sources[1].open(['a', 'b'], CURSOR);
   sources[1].say('livefeed-closing', { reason: 'shutdown' });
   await settle();
   assert.deepEqual([it.state.state, it.state.reason], ['waiting', 'shutdown']);
@@ -98,7 +116,7 @@ test('where it is held back, pages are read', async (t) => {
   const body = { topics: ['a', 'b'], refused: [], events: [], cursor: CURSOR, more: false, resets: [] };
   const { it, sources } = await follow(t, { answers: [{ type: 'application/json', body }] });
   await it.clock.advance(10_000);
-  assert.deepEqual([it.connection.state, sources.map(({ closed }) => closed)], ['polling', [true, true]]);
+  assert.deepEqual([it.connection.state, sources.map(({ closed }) => closed)], ['polling', [true]]);
 });
 
 test('a server that is not ours, asked for no topic, is open when its EventSource is', async (t) => {
