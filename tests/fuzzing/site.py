@@ -202,9 +202,6 @@ class Site:
 
     def ask(self, scope: dict[str, Any]) -> Answer:
         """Return what the site answers. A stream is left when it has nothing more to say for now."""
-        self._served += 1
-        if self._served % FRESH_AFTER == 0:
-            self.fresh()
         return self._loop.run_until_complete(self._ask(scope))
 
     async def _ask(self, scope: dict[str, Any]) -> Answer:
@@ -236,6 +233,12 @@ class Site:
             await self._handler(scope, receive, send)
         answer.open_streams = len(get_roster())
         return answer
+
+    def begin(self) -> None:
+        """Count a case, before its names are signed: the same names are to be known until it has been judged."""
+        self._served += 1
+        if self._served % FRESH_AFTER == 0:
+            self.fresh()
 
     def fresh(self) -> None:
         """Forget what earlier requests have left: tails that nobody reads, names that were signed."""

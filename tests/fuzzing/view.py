@@ -259,6 +259,7 @@ def _loss(claim: Position, head: int, floor: int) -> str:
 def check(case: Case) -> None:
     here = site.current()
     here.errors.clear()
+    here.begin()
     who, scope = requested(case)
     with site.configured(allowed(case["settings"])):
         if site.request_of(scope) is None:
