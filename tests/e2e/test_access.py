@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -69,6 +70,8 @@ AT_ONCE = {
     "gets a new password": "user = User.objects.get(pk={user}); user.set_password('another'); user.save()",
     "is deleted": "User.objects.get(pk={user}).delete()",
 }
+#: Without a word of Django's, so that nobody is looked at because of it.
+MAY_ALL = "User.objects.filter(pk={user}).update(is_staff=True, is_superuser=True)"
 
 
 @pytest.mark.needs("redis")
@@ -78,25 +81,46 @@ async def test_every_server_closes_at_once_what_ended_elsewhere(
     env = site_env(database_url=sqlite_url, redis_url=redis_url)
     where: dict[str, Any] = {"database_url": sqlite_url, "redis_url": redis_url, "settings": NEVER_LOOKED_AT}
     with serve("uvicorn", tmp_path, **where) as uvicorn, serve("daphne", tmp_path, **where) as daphne:
-        async with readers([uvicorn, daphne], env, len(AT_ONCE) + 3) as people:
-            logs_out, is_disconnected, *ending = people[:-1]
-            await asyncio.gather(*map(shell, AT_ONCE.values(), ending, itertools.repeat(env)))
+        async with readers([uvicorn, daphne], env, len(AT_ONCE) + 4) as people:
+            logs_out, is_disconnected, is_chosen, *ending, admin = people
+            codes = [MAY_ALL, *AT_ONCE.values()]
+            await asyncio.gather(*map(shell, codes, [admin, *ending], itertools.repeat(env)))
             await _log_out(uvicorn, logs_out)
+            await _press_the_button(daphne, admin, is_chosen)
             arguments = ("livefeed_connections", "--topic", f"notice:{is_disconnected.user}", "--disconnect")
             out = await asyncio.to_thread(manage, *arguments, env=env)
             assert out.count(f"user:{is_disconnected.user} ") == 2
             await asyncio.gather(
                 *(closes(stream, REVOKED) for reader in (logs_out, *ending) for stream in reader.streams),
-                *(closes(stream, REVOKED, comes_back=True) for stream in is_disconnected.streams),
+                *(
+                    closes(stream, REVOKED, comes_back=True)
+                    for reader in (is_disconnected, is_chosen)
+                    for stream in reader.streams
+                ),
             )
 
 
-async def _log_out(server: Server, reader: Reader) -> None:
-    """Log out as a browser does: a form, with its token."""
+def _browser(server: Server, reader: Reader) -> httpx.AsyncClient:
+    """Return what sends forms as a browser does: with their token."""
     token = "c" * 32
-    cookies = {"sessionid": reader.session, "csrftoken": token}
-    async with httpx.AsyncClient(base_url=server.url, cookies=cookies, trust_env=False) as browser:
-        response = await browser.post("/logout/", headers={"X-CSRFToken": token, "Referer": server.url})
+    cookies, headers = {"sessionid": reader.session, "csrftoken": token}, {"X-CSRFToken": token, "Referer": server.url}
+    return httpx.AsyncClient(base_url=server.url, cookies=cookies, headers=headers, trust_env=False)
+
+
+async def _log_out(server: Server, reader: Reader) -> None:
+    async with _browser(server, reader) as browser:
+        response = await browser.post("/logout/")
+        assert response.status_code == httpx.codes.FOUND, response.text
+
+
+async def _press_the_button(server: Server, admin: Reader, reader: Reader) -> None:
+    """Choose somebody's connections in the admin, and disconnect them."""
+    async with _browser(server, admin) as browser:
+        page = await browser.get("/admin/livefeed/lease/", params={"q": f"notice:{reader.user}"})
+        chosen = re.findall(r'name="_selected_action" value="(\d+)"', page.text)
+        assert len(chosen) == 2, page.text
+        data = {"action": "disconnect", "_selected_action": chosen}
+        response = await browser.post("/admin/livefeed/lease/", data=data)
         assert response.status_code == httpx.codes.FOUND, response.text
 
 
