@@ -1,7 +1,7 @@
 """``application = livefeed.asgi.wrap(get_asgi_application())``: what a Django view can't do for its stream.
 
 * Flow control under Daphne, whose ``send()`` never waits: without it a client that does not read fills the memory.
-* A limit on how long one write may wait for a client (LIVEFEED_SEND_TIMEOUT).
+* A limit on how long one write may wait for a client, and the kernel for its word (LIVEFEED_SEND_TIMEOUT).
 * Containment: an error after the first byte would leave the connection open for ever, and break Daphne for good.
 * Goodbyes: on SIGTERM every stream ends with ``livefeed-closing``; uvicorn and granian would wait for ever.
 * The short way out: on servers whose ``send`` we know, a flush of events writes to the connections itself.
@@ -39,6 +39,7 @@ from .links import stream_url
 from .outlets import OUTLET, Rest, begin
 from .refusing import Problem, limited
 from .roster import get_roster
+from .sockets import give_up_after
 from .streams import own_block
 
 logger = logging.getLogger("livefeed.asgi")
@@ -196,8 +197,20 @@ class Guard:
         self.streaming = True
         self._task = asyncio.current_task()
         self._flow = self.daphne
+        give_up_after(self._connection(), settings.SEND_TIMEOUT)
         reaper().watch(self)
         say_goodbye_on_signals()
+
+    def _connection(self) -> Any:
+        """Return the connection's socket, where the server offers a way to it."""
+        if self.daphne is not None:
+            return self.daphne.connection
+        told = getattr(self._transport, "get_extra_info", None)
+        return told("socket") if callable(told) else None
+
+    @property
+    def _transport(self) -> Any:
+        return getattr(getattr(self._send, "__self__", None), "transport", None)  # uvicorn
 
     async def last_words(self) -> None:
         """Say goodbye in the place of an application that was cancelled: the server stops."""
@@ -217,8 +230,7 @@ class Guard:
         if self.daphne is not None:
             self.daphne.abort()
             return True
-        transport = getattr(getattr(self._send, "__self__", None), "transport", None)  # uvicorn
-        abort = getattr(transport, "abort", None)  # of asyncio's transport, or uvloop's
+        abort = getattr(self._transport, "abort", None)  # of asyncio's transport, or uvloop's
         if callable(abort):
             abort()
         return callable(abort)

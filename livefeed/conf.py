@@ -87,7 +87,8 @@ class Settings:
 
     #: Seconds of silence after which a comment is sent. Default 15.
     KEEPALIVE = Setting(15.0, minimum=0.1)
-    #: Seconds that one write may wait for a client that does not read, before it is disconnected. Default 60; 0: never.
+    #: Seconds that what was written may wait for a client that does not read, or is gone without a word, before it is
+    #: disconnected. Default 60; 0: never.
     SEND_TIMEOUT = Setting(60.0, minimum=0)
     #: Topics on one connection. Default 50; 150 at most, so that a cursor of them all fits into a header.
     MAX_TOPICS = Setting(50, minimum=1, maximum=150)

@@ -60,6 +60,13 @@ class DaphneFlow:
         if transport is not None:
             transport.abortConnection()
 
+    @property
+    def connection(self) -> Any:
+        """The connection's socket, or None where it is gone."""
+        transport = getattr(getattr(self._protocol, "channel", None), "transport", None)
+        handle = getattr(transport, "getHandle", None)
+        return handle() if callable(handle) else None
+
     def disconnect(self) -> None:
         """Tell the application that the client has left."""
         self._protocol.application_queue.put_nowait({"type": "http.disconnect"})

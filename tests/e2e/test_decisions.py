@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -39,7 +40,8 @@ START = {"type": "http.response.start", "status": 200, "headers": [(b"content-ty
 
 
 async def _site(scope: Any, receive: Any, send: Any) -> None:
-    routes = {"/broken/": _broken, "/unfinished/": _unfinished, "/flood/": _flood, "/state/": _state}
+    routes = {"/broken/": _broken, "/unfinished/": _unfinished, "/flood/": _flood}
+    routes |= {"/state/": _state, "/patience/": _patience}
     if scope["type"] == "http" and scope["path"] in routes:
         await routes[scope["path"]](send)
     else:
@@ -77,8 +79,21 @@ async def _flood(send: Any) -> None:
 
 
 async def _state(send: Any) -> None:
+    await _answer(send, STATE)
+
+
+async def _patience(send: Any) -> None:
+    """Tell for how many milliseconds the kernel waits for word from the clients of this process, where it was told."""
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(OSError), socket.socket(fileno=os.dup(int(number))) as connection:
+            found.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+    await _answer(send, sorted(filter(None, found)))
+
+
+async def _answer(send: Any, data: object) -> None:
     await send({**START, "headers": [(b"content-type", b"application/json")]})
-    await send({"type": "http.response.body", "body": json.dumps(STATE).encode()})
+    await send({"type": "http.response.body", "body": json.dumps(data).encode()})
 
 
 application = wrap(_site)
@@ -148,12 +163,26 @@ async def test_a_client_that_does_not_read_stops_its_stream_and_loses_nothing(
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_client_that_never_reads_is_disconnected(kind: str, sqlite_url: str, tmp_path: Path) -> None:
-    with served(kind, tmp_path, database_url=sqlite_url, send_timeout=2) as server:
-        async with client_that_does_not_read(server, "/flood/"):
-            assert 0 < await standstill(server) < STALLED
-            await asyncio.to_thread(
-                poll, lambda: not asyncio.run(state(server))["open"], limit=LIMIT, what="the stream has ended"
-            )
+    with served(kind, tmp_path, database_url=sqlite_url, send_timeout=0.5) as server:
+        async with client_that_does_not_read(server, "/flood/") as client:
+            await asyncio.to_thread(poll, lambda: _has_ended(server), limit=LIMIT, what="the stream has ended")
+            text = await read_until_cut(client)
+        assert text.count(b"data: ") < STALLED, "it was cut off from what it did not read"
+
+
+def _has_ended(server: Server) -> bool:
+    found = asyncio.run(state(server))
+    return bool(found["sent"] and not found["open"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_kernel_waits_no_longer_for_word_from_a_client_than_for_one_that_does_not_read(
+    kind: str, sqlite_url: str, tmp_path: Path
+) -> None:
+    with served(kind, tmp_path, database_url=sqlite_url, send_timeout=7.5) as server:
+        async with EventStream(server.url, ["blog.entry"], reconnect=False) as reader, new_client() as client:
+            await reader.opened()
+            assert (await client.get(f"{server.url}/patience/")).json() == [7500]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -173,10 +202,12 @@ async def test_a_stream_that_fails_ends_and_harms_no_other(kind: str, sqlite_url
     assert "HTTP response has already been started" not in server.log()
 
 
-async def read_until_cut(client: socket.socket) -> None:
+async def read_until_cut(client: socket.socket) -> bytes:
     """Read until the server closes or resets the connection; a TimeoutError where it leaves it open."""
     loop = asyncio.get_running_loop()
+    parts = []
     async with asyncio.timeout(LIMIT):
         with suppress(ConnectionResetError):
-            while await loop.sock_recv(client, 1 << 16):
-                pass
+            while part := await loop.sock_recv(client, 1 << 16):
+                parts.append(part)
+    return b"".join(parts)
