@@ -27,14 +27,18 @@ export function fill(root, data, host = root) {
       if (name.startsWith('data-attr-')) bindAttribute(element, name.slice(10), lookUp(data, value));
     }
     const { field } = element.dataset;
-    const text = asText(lookUp(data, field ?? ''));
-    if (field !== undefined) write(element, formatted(element, host, text) || text);
+    if (field !== undefined) show(element, host, asText(lookUp(data, field)));
   }
 }
 
 /** Shows numbers and times in the page's language: those of this selector. */
 export function format(root, host = root, selector = '[data-format]') {
-  for (const element of bound(root, selector)) write(element, formatted(element, host) || element.textContent);
+  for (const element of bound(root, selector)) show(element, host);
+}
+
+function show(element, host, given) {
+  const text = formatted(element, host, given) || given;
+  if (text !== undefined) write(element, text);
 }
 
 /** Writes how long ago things were, in all live elements. */
