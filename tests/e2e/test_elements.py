@@ -173,12 +173,13 @@ NESTED = """<article data-key="1"><b data-field="title">one</b>
 
 @pytest.mark.needs("npm")
 def test_axe_finds_nothing_and_each_element_keeps_to_its_own_content(site: Site, window: Window, npm: Path) -> None:
+    held = 'insert="append" hold="always"'
     page = open_page(
         site,
         window,
         "<main><h1>News</h1>",
-        feed(NESTED, template=NESTED),
-        feed(item(2, "two"), name="chat", topic="chat", attributes='insert="append" hold="always"'),
+        feed(NESTED, template=NESTED, cursor=cursor(0)),
+        feed(item(2, "two"), name="chat", topic="chat", cursor=cursor(0, "chat"), attributes=held),
         "<p>", element("live-counter", "count", "3", value="3"), "</p>",
         "<p>", element("live-value", "build", "<b data-field='percent'></b>%", value='{"percent": 70}'), "</p>",
         element("live-toasts", "notice", TOAST, seconds=0),

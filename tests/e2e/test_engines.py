@@ -215,3 +215,46 @@ def test_two_tabs_live_under_a_strict_policy(site: Site, engine: Engine, policy:
         wait_for_keys(tab, [1])
         stopped = {violation.split()[0] for violation in tab.evaluate("violations")}
         assert stopped <= (set() if streams == 1 else {"worker-src"})
+
+
+def long_list() -> str:
+    """A list of ten items that are taller than a window together, in their order."""
+    items = (item(key, "word " * 300) for key in range(10, 0, -1))
+    return "".join(text.replace("<article", f"<article data-order='[{10 - at}]'") for at, text in enumerate(items))
+
+
+CARD = '<article data-key="1"><b onclick="window.owned = 1">{}</b><input id="box"></article>'
+TOP = "document.querySelector('#feed [data-key=\"5\"]').getBoundingClientRect().top"
+CARDS_TEXT = "document.querySelector('#cards b')?.textContent"
+
+
+def test_nothing_that_somebody_reads_or_writes_is_moved_or_lost(site: Site, engine: Engine) -> None:
+    site.automatic = True
+    news = feed(long_list(), attributes='insert="prepend" order="-pk"', cursor=cursor(0))
+    attributes = 'insert="append" render="html"'
+    site.pages["/"] = document(
+        feed(name="cards", topic="cards", attributes=attributes, cursor=cursor(0, "cards")) + news
+    )
+    tab = engine.tab(site.url)
+    until(tab, "[...document.querySelectorAll('live-feed')].every((feed) => feed.state === 'open')")
+    stream = site.open_streams[-1]
+    stream.send(block("created", {"pk": 1, "html": CARD.format("one")}, topic="cards"))
+    until(tab, f"{CARDS_TEXT} === 'one'")
+    tab.evaluate("box.value = 'typed', box.focus({ preventScroll: true })")
+    tab.evaluate("document.querySelector('#feed [data-key=\"5\"]').scrollIntoView()")
+    before = tab.evaluate(TOP)
+
+    stream.send(block("updated", {"pk": 1, "html": CARD.format("ONE")}, topic="cards"))
+    stream.send(block("deleted", {"pk": 9}, topic="news.article") + created(11, "new", topic="news.article"))
+    until(tab, "document.querySelector('#feed [data-live-new]').textContent === '1 new item'")
+    until(tab, f"{CARDS_TEXT} === 'ONE'")
+    assert abs(tab.evaluate(TOP) - before) < 1
+    assert tab.evaluate("document.activeElement.value") == "typed"
+    assert tab.evaluate("document.querySelector('#cards b').hasAttribute('onclick')") is False
+
+    tab.evaluate("document.querySelector('#feed [data-live-new]').click()")
+    wait_for_keys(tab, [11, 10, 8, 7, 6, 5, 4, 3, 2, 1])
+    assert tab.evaluate("document.activeElement.dataset.key") == "11"
+    stream.send(created(9, "back", topic="news.article") + block("updated", {"pk": 11}, topic="news.article"))
+    wait_for_keys(tab, [11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1])
+    assert tab.evaluate("document.activeElement.dataset.key") == "11"
