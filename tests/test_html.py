@@ -10,12 +10,15 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from typing import Any
 
+import django
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import ImproperlyConfigured
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.template import Context, RequestContext, Template
 from django.test import AsyncClient, Client, RequestFactory
+from django.utils.functional import SimpleLazyObject
+from django.utils.module_loading import import_string
 
 from livefeed import LiveFeed, create_token, html, links, publish, snapshots
 from livefeed.cursors import entry
@@ -219,6 +222,23 @@ def test_the_script_tag_loads_one_module_and_one_sheet_from_the_site_itself() ->
     elements = Elements(render("{% livefeed_script %}"))
     assert elements.one("script") == {"type": "module", "src": "/static/livefeed/livefeed.js"}
     assert elements.one("link") == {"rel": "stylesheet", "href": "/static/livefeed/livefeed.css"}
+
+
+@pytest.mark.parametrize("source", ["{% livefeed_script %}", "{% livefeed_script nonce=request.csp_nonce %}"])
+def test_where_the_policy_goes_by_nonces_script_and_sheet_have_the_response_s(source: str, settings: Any) -> None:
+    request = request_of()
+    if django.VERSION >= (6,):
+        get_response = import_string("django.middleware.csp.ContentSecurityPolicyMiddleware")
+        get_response(lambda request: HttpResponse()).process_request(request)
+        nonce = import_string("django.middleware.csp.get_nonce")(request)
+        assert not nonce, "it is lazy"
+    else:
+        nonce = SimpleLazyObject(lambda: "n0nce")
+    request.csp_nonce = nonce
+    context = {} if "request" in source else {"csp_nonce": nonce}
+    elements = Elements(render(source, request, **context))
+    assert elements.one("script")["nonce"] == elements.one("link")["nonce"] == str(nonce)
+    assert "nonce" not in render("{% livefeed_script %}", request, csp_nonce=None)
 
 
 @pytest.mark.django_db

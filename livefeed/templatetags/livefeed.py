@@ -17,13 +17,21 @@ from ..viewers import page_viewer
 register = template.Library()
 
 
-@register.simple_tag
-def livefeed_script() -> SafeString:
-    """Load the widget: one style sheet and one module, both from the site's own static files."""
+@register.simple_tag(takes_context=True)
+def livefeed_script(context: Any, *, nonce: Any = None) -> SafeString:
+    """Load the elements: one style sheet and one module, both from the site's own static files.
+
+    Where the site's policy goes by nonces, both have the one of this response: from Django's context processor, from
+    django-csp's, or as ``nonce=request.csp_nonce``.
+    """
+    given = [nonce, context.get("csp_nonce"), context.get("CSP_NONCE")]
+    found = next((str(one) for one in given if one is not None), "")  # a lazy one is false until somebody reads it
     return format_html(
-        '<link rel="stylesheet" href="{}">\n<script type="module" src="{}"></script>',
+        '<link rel="stylesheet" href="{}"{}>\n<script type="module" src="{}"{}></script>',
         static("livefeed/livefeed.css"),
+        format_html(' nonce="{}"', found) if found else "",
         static("livefeed/livefeed.js"),
+        format_html(' nonce="{}"', found) if found else "",
     )
 
 
