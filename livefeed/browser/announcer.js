@@ -4,6 +4,7 @@
  */
 
 const PAUSE = 100; // ms
+const STAYS = 5000; // ms: what was said is not there to be found later
 const UNSEEN = 'position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)';
 
 let region;
@@ -20,11 +21,14 @@ export function prepareToSay() {
 
 export function say(text) {
   prepareToSay();
-  region.textContent = '';
+  empty();
   if (!texts.includes(text) && texts.push(text) === 1) setTimeout(speak, PAUSE);
 }
+
+const empty = () => (region.textContent = '');
 
 function speak() {
   region.textContent = texts.join(' ');
   texts = [];
+  setTimeout(empty, STAYS);
 }

@@ -28,7 +28,7 @@ export class StatusLine {
   #look() {
     clearTimeout(this.#timer);
     const line = this.#element.find('[data-live-status]');
-    if (!line) return;
+    if (!line?.isConnected) return;
     const { state, at } = this.#change;
     const passing = PASSING.includes(state);
     const age = this.#since && Date.now() - this.#since;

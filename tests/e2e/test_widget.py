@@ -134,11 +134,16 @@ def test_a_page_in_the_back_forward_cache_holds_no_stream(site: Site, window: Wi
     client = site.streams[-1].client
     site.streams[-1].send(created(10, "ten", cursor(100)))
     wait_for_keys(page, [10, 8])
+    page.evaluate("""() => {
+      window.shown = [];
+      const line = document.querySelector('[data-live-status]');
+      new MutationObserver(() => shown.push(line.textContent)).observe(line, { childList: true, attributes: true });
+    }""")
     page.go_back(wait_until="commit")
     until(page, "location.pathname === '/7' && window.restored && document.querySelector('live-feed').state === 'open'")
     page.go_forward(wait_until="commit")
     until(page, "location.pathname === '/8' && window.restored && document.querySelector('live-feed').state === 'open'")
-    assert page.evaluate("loads") == 2
+    assert page.evaluate("[loads, shown]") == [2, []]  # nobody saw that it was paused meanwhile
     assert site.streams[-1].cursor == cursor(100)
     assert site.streams[-1].client == client
     site.streams[-1].send(created(11, "eleven", cursor(101)))
