@@ -5,7 +5,7 @@
 
 const PAUSE = 100; // ms
 const STAYS = 5000; // ms: what was said is not there to be found later
-const UNSEEN = 'position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)';
+const UNSEEN = 'position:fixed;clip-path:inset(50%)'; // takes no place, catches no pointer, and is read all the same
 
 let region;
 let texts = [];

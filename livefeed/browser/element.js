@@ -175,14 +175,15 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
     this.setAttribute('cursor', cursor);
   }
 
-  #become({ state, reason, attempt, retryIn, at, limit }) {
+  #become(change) {
+    const { state, limit, retryIn } = change;
     if (state === 'connecting' && this.#state === state) return;
     if (isRefused(state)) this.#reload = null;
     this.#state = state;
     this.setAttribute('state', state);
-    if (state !== 'paused' || this.#halted) this.#status.show({ state, at }); // else the page is, which nobody sees
+    if (state !== 'paused' || this.#halted) this.#status.show(change); // else the page is, which nobody sees
     this.#label();
-    this.#emit('state', { state, reason, attempt, retryIn, at });
+    this.#emit('state', change);
     if (state === 'limited') this.#emit('limit', { limit, retryIn });
     if (state === 'open' && this.#stale && !this.#reload) this.#refresh(0);
   }
