@@ -32,14 +32,18 @@ export function compare(a, b) {
   return x.seq.length - y.seq.length || (x.seq < y.seq ? -1 : 1);
 }
 
-/** One cursor from which nobody who stands at these misses anything: of several places in an epoch, the first. */
+/**
+ * One cursor from which nobody who stands at these misses anything: of several places in an epoch, the first. Before the
+ * first event is before them all, and says it alone: a member of a union has one place in a topic.
+ */
 export function oldest(cursors) {
   const found = new Map();
   for (const entry of cursors.flatMap(split)) {
     const { mark, epoch } = read(entry);
     if (!(compare(found.get(mark + epoch), entry) <= 0)) found.set(mark + epoch, entry);
   }
-  return [...found.values()].join('.');
+  const isFirst = ([key]) => key.length <= 4 || !found.has(key.slice(0, 4));
+  return [...found].filter(isFirst).map(([, entry]) => entry).join('.');
 }
 
 /** Whether who stands at `cursor` has all up to `head`; what has no order counts as reached, for a reset follows. */

@@ -27,7 +27,7 @@ export class Membership {
   isCoveredBy({ marks, entries }) {
     return [...this.topics.keys()].every((topic) => {
       const mark = marks.get(topic);
-      return mark !== undefined && !(compare(entries.get(mark), this.#positions.get(mark)) > 0);
+      return entries.has(mark) && !(compare(entries.get(mark), this.#positions.get(mark)) > 0);
     });
   }
 

@@ -24,6 +24,7 @@ export class Union {
   #place = { marks: new Map(), entries: new Map(), head: new Map(), refused: [] };
   #connection = null;
   #change = null; // the connection's last one
+  #arrived = false; // somebody, since the last look
   #timer = null;
   #leaving = null;
 
@@ -39,6 +40,7 @@ export class Union {
   add(member) {
     const membership = new Membership(member);
     this.#members.add(membership);
+    this.#arrived = true;
     this.#gather();
     return membership;
   }
@@ -67,8 +69,12 @@ export class Union {
     this.#timer = null;
     this.#clock.clearTimeout(this.#leaving);
     if (!this.#members.size) return this.#leave();
+    // Who has just been rendered may be let in, whatever the others were told.
+    if (this.#arrived && isRefused(this.#change?.state)) this.call('renew');
+    this.#arrived = false;
     this.#names = newestNames(this.#members);
     for (const membership of this.#members) this.#admit(membership);
+    this.#tellAll();
     if (!this.#connection) this.#connect();
     else if ([...this.#members].some(({ joined }) => !joined)) this.call('renew');
     else if ([...this.#place.marks.keys()].some((topic) => !this.#names.has(topic))) this.#leave();
@@ -78,7 +84,6 @@ export class Union {
   #admit(membership) {
     const known = this.#isRefused(membership) || membership.isCoveredBy(this.#place);
     if (!membership.joined && known) membership.join({ ...this.#place, head: this.#place.entries });
-    this.#tell(membership);
   }
 
   #leave() {
@@ -125,10 +130,20 @@ export class Union {
     return { topics: [...this.#names.values()], types, cursor: oldest(this.#asked.map(({ cursor }) => cursor)) };
   }
 
-  #opened({ topics = [], refused = [], cursor = '', head = cursor }) {
+  /** `stale`: more has been asked for since, and is under way. */
+  #opened({ topics = [], refused = [], cursor = '', head = cursor, stale }) {
     this.#place = { marks: marksOf(topics, cursor), entries: entriesOf(cursor), head: entriesOf(head), refused };
-    for (const membership of this.#asked) membership.join(this.#place);
+    const asked = stale ? [] : this.#asked;
+    for (const membership of this.#members) this.#settle(membership, asked);
+    if (!stale && [...this.#members].some(({ joined }) => !joined)) this.#gather();
     this.#tellAll();
+  }
+
+  // The request may have been made before somebody came: it has no topic of theirs, or begins behind their place.
+  #settle(membership, asked) {
+    if (asked.includes(membership)) return membership.join(this.#place);
+    membership.joined &&= membership.isCoveredBy(this.#place);
+    return this.#admit(membership);
   }
 
   #moved(id) {
@@ -136,7 +151,7 @@ export class Union {
     for (const membership of this.#joined) membership.move(entries);
   }
 
-  #route({ type, data, id, topic }) {
+  #route({ type, data, id, topic, ...event }) {
     const { marks, entries } = this.#place;
     const reset = type === 'livefeed-reset' ? parseJSON(data, {}) : null;
     const after = entriesOf(id);
@@ -144,7 +159,7 @@ export class Union {
     const name = reset?.topic ?? topic ?? moved?.[0]; // a connection with one topic need not say it, EventSource can't
     const mark = marks.get(name);
     const entry = after.get(mark);
-    const fleeting = entry === entries.get(mark); // it has no place of its own
+    const { fleeting = entry === entries.get(mark) } = event; // it has no place of its own
     for (const membership of this.#joined.filter(({ topics }) => topics.has(name))) {
       if (reset) membership.reset(mark, entry, { ...reset, cursor: entry });
       else membership.take(mark, fleeting ? null : entry, { type, data, topic: name });

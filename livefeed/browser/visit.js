@@ -139,7 +139,7 @@ class Visit {
 
   #pass(call, detail, open) {
     if (++this.#taken % BATCH === 0) this.#say({ taken: BATCH });
-    if (call !== 'onopen' || open === this.#asked) this.#options[call](detail);
+    this.#options[call](call === 'onopen' ? { ...detail, stale: open !== this.#asked } : detail);
   }
 
   async #answer(ask, refused) {

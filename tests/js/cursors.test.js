@@ -37,6 +37,7 @@ test('a cursor is read by its marks, a topic’s mark from where it stands in th
 test('the oldest of several places is kept once for each epoch', () => {
   const cursors = [`${at('a', 9)}.${at('b', 4)}`, at('a', 10), at('a', 3), at('b', 2, 'other0'), ''];
   assert.equal(oldest(cursors), [at('a', 3), at('b', 4), at('b', 2, 'other0')].join('.'));
+  assert.equal(oldest([at('a', 1), 'a___', at('a', 2, 'other0'), at('b', 1)]), `a___.${at('b', 1)}`);
 });
 
 test('the head is reached when no topic is behind it; what has no order is not waited for', () => {

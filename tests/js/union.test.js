@@ -162,11 +162,21 @@ test('who brings another epoch than the connection’s is told at once: there is
 
 test('of several cursors the server goes on from one that it can follow, and who is behind that is told', async () => {
   const it = setUp();
-  const [none, some] = [it.add('a', 'a___'), it.add('a', at('a', 8))];
+  const [before, some] = [it.add('a', at('a', 3, 'before')), it.add('a', at('a', 8))];
   await it.gather();
-  assert.deepEqual(it.server.cursors, [`a___.${at('a', 8)}`]);
+  assert.deepEqual(it.server.cursors, [`${at('a', 3, 'before')}.${at('a', 8)}`]);
   await it.server.stream.send(opening(['a'], [at('a', 8)]));
-  assert.deepEqual([none.resets.length, some.resets.length], [1, 0]);
+  assert.deepEqual([before.resets.length, some.resets.length], [1, 0]);
+});
+
+test('who stands before the first event is further back than all others', async () => {
+  const it = setUp();
+  const [some, none] = [it.add('a', at('a', 2)), it.add('a', 'a___')];
+  await it.gather();
+  assert.deepEqual(it.server.cursors, ['a___']);
+  const events = [1, 2, 3].map((number) => event('a', number, at('a', number))).join('');
+  await it.server.stream.send(opening(['a'], ['a___'], [at('a', 2)]) + events);
+  assert.deepEqual([data(none), data(some)], [[1, 2, 3], [3]]);
 });
 
 test('a topic before its first event: that event is the next', async () => {
