@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tests.processes import ROOT, Process, accepts, free_port, run
 from tests.services import find
@@ -37,6 +39,7 @@ pid {directory}/nginx.pid;
 error_log stderr notice;
 events {{ worker_connections 4096; }}
 http {{
+    include /etc/nginx/mime.types;
     access_log off;
     client_body_temp_path {directory}/body;
     proxy_temp_path {directory}/proxy;
@@ -60,6 +63,13 @@ def site_env(*, database_url: str, redis_url: str = "", settings: Mapping[str, o
 def manage(*arguments: str, env: Mapping[str, str], limit: float = 300) -> str:
     """Run `manage.py` with these arguments and return what it printed."""
     return run([sys.executable, "manage.py", *arguments], env=env, limit=limit)
+
+
+def holders(database_url: str) -> list[str]:
+    """Return whose connections there are, one for each, as the whole cluster sees them in a SQLite database."""
+    with sqlite3.connect(urlsplit(database_url).path[1:]) as database:
+        rows = database.execute("SELECT holder FROM livefeed_lease WHERE holder NOT LIKE 'chore:%'")
+        return [holder for (holder,) in rows]
 
 
 def blog_post(title: str, *, env: Mapping[str, str]) -> None:
@@ -143,12 +153,18 @@ class Nginx(Process):
 
 
 def nginx_site(
-    name: str, upstreams: Sequence[Server], *, read_timeout: int | None = None, certificate: Path | None = None
+    name: str,
+    upstreams: Sequence[Server],
+    *,
+    read_timeout: int | None = None,
+    certificate: Path | None = None,
+    static: Path | None = None,
 ) -> str:
     """Return docs/nginx.conf for these upstreams, with `{port}` for its port: as it stands but for names and addresses.
 
     `read_timeout`: seconds of silence after which nginx gives up. `certificate`: a file with a key and a certificate;
-    without one the site is served in the clear. Every line that has to change must be there exactly once, so that the
+    without one the site is served in the clear. `static`: where the static files were collected; without one they are
+    asked for from the servers. Every line that has to change must be there exactly once, so that the
     tests and the documentation can't drift apart.
     """
     text = NGINX_SITE.read_text()
@@ -158,7 +174,9 @@ def nginx_site(
     text = re.sub(r"http://django;", f"http://django_{name};", text)
     text = re.sub(r"server_name example\.com;", "server_name 127.0.0.1;", text)
     text = _replace(text, "    listen 80;", f"    listen 127.0.0.1:{free_port()};")
-    text = _replace(text, "location /static/ {", "location /elsewhere/ {")
+    text = _replace(text, "alias /srv/example.com/static/;", f"alias {static or '/nowhere'}/;")
+    if not static:
+        text = _replace(text, "location /static/ {", "location /elsewhere/ {")
     header = "    add_header X-Upstream $upstream_addr always;"
     if certificate:
         text = _replace(text, "    listen 443 ssl http2;", f"    listen 127.0.0.1:{{port}} ssl http2;\n{header}")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import pytest
 
 from tests.e2e.pages import Editor
-from tests.e2e.servers import Server, site_env
+from tests.e2e.servers import Server, holders, site_env
 from tests.e2e.staged_page import until
 from tests.e2e.watched import Watcher
 from tests.e2e.wire import Wire
@@ -77,14 +75,11 @@ class Site(Server):
     def __init__(self, directory: Path, database_url: str) -> None:
         env = site_env(database_url=database_url)
         super().__init__("daphne", directory, env=env, application="tests.e2e.refused_site:application")
-        self.database = urlsplit(database_url).path[1:]
+        self.database_url = database_url
         self.watcher = Watcher(self, self.url)
 
     def holders(self) -> list[str]:
-        """Return whose connections there are, as the whole cluster would see them."""
-        with sqlite3.connect(self.database) as database:
-            rows = database.execute("SELECT holder FROM livefeed_lease WHERE holder NOT LIKE 'chore:%'")
-            return [holder for (holder,) in rows]
+        return holders(self.database_url)
 
 
 @pytest.fixture(scope="module")
