@@ -5,11 +5,11 @@ After the commit :meth:`number` locks the topics' rows for a moment and gives ev
 next ones, in the order of insertion. Whoever numbers, numbers for all: if a publisher dies after its commit, the next
 publisher or a hub's look does it.
 
-The topic's row is locked by an UPDATE, and that is the first statement of the transaction. On SQLite a transaction
-that reads first and writes later fails with "database is locked" where another one wrote in between; on the others an
-UPDATE waits as SELECT … FOR UPDATE would. The rows are then found by a plain SELECT: on InnoDB a locking one would
-wait for the inserts of others. Both hold at READ COMMITTED; where a site uses a stricter level the loser of a race is
-told so by the database and tries again.
+The topic's row is locked by the first statement of the transaction: SELECT … FOR UPDATE, which InnoDB does not answer
+from a snapshot at REPEATABLE READ either. On SQLite it is an UPDATE: a transaction that reads first and writes later
+fails with "database is locked" where another one wrote in between. The rows are then found by a plain SELECT: on InnoDB
+a locking one would wait for the inserts of others. All this holds at READ COMMITTED; where a site uses a stricter level
+the loser of a race is told so by the database and tries again.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import takewhile
@@ -85,44 +86,61 @@ class DatabaseHistory(History):
         return found
 
     def append(self, events: Sequence[Event]) -> list[Stretch]:
+        of_topic: dict[str, list[Event]] = {}
+        for event in events:
+            of_topic.setdefault(event.topic, []).append(event)
+
         def write() -> list[Stretch]:
-            self._begin_write()
-            self.record(events)
-            return self._number_all(sorted({event.topic for event in events}))
+            return [stretch for topic in sorted(of_topic) for stretch in self._append_to(topic, of_topic[topic])]
 
         return short_transaction(self.alias, write)
+
+    def _append_to(self, topic: str, events: Sequence[Event]) -> list[Stretch]:
+        """Write events with their numbers at once, under the topic's lock, unless others are to be numbered before."""
+        row = self._lock(topic)
+        if self._events.filter(topic=topic, seq__isnull=True).exists():
+            self.record(events)
+            return self._number_under_lock(row)
+        numbered = tuple(replace(event, seq=seq) for seq, event in enumerate(events, row.head + 1))
+        self._events.bulk_create([_row(event, numbered_at=Now()) for event in numbered], batch_size=BATCH)
+        self._move(row, row.head + len(events))
+        return [Stretch(topic, row.epoch, numbered)]
 
     def _number_all(self, topics: Iterable[str]) -> list[Stretch]:
         """Number several topics, in the order of their names, so that two who do this never wait for each other."""
         return [stretch for topic in topics for stretch in self._number(topic)]
 
-    def _begin_write(self) -> None:
-        """Make the transaction at hand a writer, on the database where one that reads first may not write later."""
-        if connections[self.alias].vendor == "sqlite":
-            self._topics.filter(pk=0).update(head=0)  # there is no row 0, but the lock is ours
-
     def _number(self, topic: str) -> list[Stretch]:
         """Give the committed events of a topic their numbers, in the transaction at hand."""
-        row = self._lock(topic)
-        found = list(self._events.filter(topic=topic, seq__isnull=True).order_by("pk"))
+        return self._number_under_lock(self._lock(topic))
+
+    def _number_under_lock(self, row: StoredTopic) -> list[Stretch]:
+        found = list(self._events.filter(topic=row.name, seq__isnull=True).order_by("pk"))
         if not found:
             return []
         head = row.head
         for run in _consecutive([event.pk for event in found]):
             self._events.filter(pk__in=run).update(seq=F("pk") + (head + 1 - run[0]), numbered_at=Now())
             head += len(run)
+        self._move(row, head)
+        numbered = tuple(_event(event, seq, event.data) for seq, event in enumerate(found, row.head + 1))
+        return [Stretch(row.name, row.epoch, numbered)]
+
+    def _move(self, row: StoredTopic, head: int) -> None:
         due = {"trim_at": Now()} if row.trim_head is not None and head > row.trim_head else {}
         self._topics.filter(pk=row.pk).update(head=head, moved_at=Now(), **due)
-        numbered = tuple(_event(event, seq, event.data) for seq, event in enumerate(found, row.head + 1))
-        return [Stretch(topic, row.epoch, numbered)]
 
     def _lock(self, topic: str) -> StoredTopic:
-        """Lock a topic's row, which is made if there is none, by the transaction's first statement: an UPDATE."""
+        """Lock a topic's row, which is made if there is none, by the transaction's first statement."""
         row = self._topics.filter(name=topic)
-        while not row.update(moved_at=Now()):
+        locked: QuerySet[StoredTopic] = row.select_for_update()
+        if not connections[self.alias].features.has_select_for_update:
+            locked = row if row.update(moved_at=Now()) else self._topics.none()
+        found = next(iter(locked), None)
+        if found is None:
             self._topics.bulk_create([StoredTopic(name=topic, epoch=new_epoch())], ignore_conflicts=True)
-        # A locking read: at REPEATABLE READ InnoDB would answer a plain one from a snapshot older than the lock.
-        return row.select_for_update().get()
+            return self._lock(topic)
+        return found
 
     def leftovers(self, seen: frozenset[int]) -> tuple[list[Stretch], frozenset[int]]:
         # By the index's own order: with "pk" alone a planner may walk the whole table by its key.
@@ -296,10 +314,17 @@ def _later(planned: Any, wanted: Any) -> bool:
     return wanted is not None and (planned is None or planned > wanted)
 
 
-def _row(event: Event) -> StoredEvent:
+def _row(event: Event, *, numbered_at: Any = None) -> StoredEvent:
     created_at = event.created_at if django_settings.USE_TZ else timezone.make_naive(event.created_at)
     return StoredEvent(
-        topic=event.topic, uid=event.id, type=event.type, data=event.json, size=event.size, created_at=created_at
+        topic=event.topic,
+        seq=event.seq,
+        uid=event.id,
+        type=event.type,
+        data=event.json,
+        size=event.size,
+        created_at=created_at,
+        numbered_at=numbered_at,
     )
 
 
