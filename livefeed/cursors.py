@@ -58,6 +58,7 @@ def parse_cursor(text: str) -> Cursor:
     return Cursor(entries)
 
 
+@lru_cache(maxsize=4096)  # of several topics a reader moves on one at a time, and thousands of readers are at the same
 def entry(topic: str, position: Position) -> str:
     """Return the entry of one topic: for a connection with one topic, this is its cursor."""
     return topic_mark(topic) + (position.epoch + _base36(position.seq) if position.epoch else "")

@@ -148,7 +148,10 @@ class Hub:
 
     async def _read_page(self, topic: str, after: int, max_bytes: int) -> tuple[Head, list[Frame]]:
         page = await self.pool.run(get_history().read, topic, after, PAGE_EVENTS, max_bytes)
-        return page.head, [self._frame(event) for event in unbroken(page.events)]
+        frames = [self._frame(event) for event in unbroken(page.events)]
+        if topic in self.tails:
+            self.tails[topic].precede(page.head.epoch, frames)
+        return page.head, frames
 
     # -- what the layer brings ------------------------------------------------------------------------------------
 

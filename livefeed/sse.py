@@ -24,7 +24,8 @@ def frame(type: str, data: str) -> bytes:
 
 def with_id(cursor: str, frame: bytes, topic: str = "") -> bytes:
     """Put the ``id:`` (and, for connections with several topics, the ``topic:``) in front of a frame."""
-    return f"id: {cursor}\n".encode() + (with_topic(topic, frame) if topic else frame)
+    names = f"id: {cursor}\ntopic: {topic}\n" if topic else f"id: {cursor}\n"
+    return names.encode() + frame
 
 
 def with_topic(topic: str, frame: bytes) -> bytes:

@@ -276,6 +276,20 @@ async def test_those_who_ask_for_the_same_page_of_history_share_one_read_and_one
     assert len(encoded) == 3
 
 
+async def test_those_who_come_back_one_after_the_other_from_about_the_same_place_share_one_read(
+    memory: History, hub: Hub, watched: Watched
+) -> None:
+    append("t", *range(1, 11))
+    (tail,) = await hub.open(["t"])
+    _, frames = await hub.page("t", 4)
+    assert [frame.seq for frame in frames] == [5, 6, 7, 8, 9, 10]
+    for seq in range(4, 10):
+        reader = await subscribe(hub, "t", positions=[Position(tail.epoch, seq)])
+        assert not reader.behind()
+        assert numbers(parse(reader.take())) == list(range(seq + 1, 11))
+    assert watched.reads == [("t", 4)]
+
+
 # -- opening and leaving ----------------------------------------------------------------------------------------------
 
 

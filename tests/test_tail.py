@@ -80,6 +80,32 @@ def test_a_topic_without_events_takes_its_first_one_and_its_epoch() -> None:
     assert (tail.epoch, tail.head) == (EPOCH, 1)
 
 
+def test_a_tail_reaches_further_back_by_what_was_read_from_the_history() -> None:
+    tail = filled("t", 6, 7, start=5)
+    tail.precede(EPOCH, [made(3), made(4), made(5)])
+    assert (tail.start, tail.head) == (2, 7)
+    assert seqs_after(tail, 2) == [3, 4, 5, 6, 7]
+    assert tail.fit(EPOCH, 4, "event-4") is Fit.KNOWN
+    assert tail.fit(EPOCH, 4, "another") is Fit.CLASH
+
+
+@pytest.mark.parametrize(("epoch", "seqs"), [(EPOCH, [3, 4]), (EPOCH, [5, 6]), (OTHER, [4, 5]), (EPOCH, [])], ids=str)
+def test_what_does_not_end_where_a_tail_begins_does_not_precede_it(epoch: str, seqs: list[int]) -> None:
+    tail = filled("t", 6, 7, start=5)
+    tail.precede(epoch, [made(seq) for seq in seqs])
+    assert (tail.start, tail.head) == (5, 7)
+
+
+def test_what_precedes_takes_half_of_the_budget_at_most() -> None:
+    budget = Budget(10_000)
+    tail = filled("t", 101, 102, start=100, budget=budget)
+    for end in range(100, 0, -2):
+        tail.precede(EPOCH, [made(end - 1), made(end)])
+    assert 0 < tail.start < 100
+    assert budget.used <= budget.limit // 2
+    assert budget.used == sum(frame.cost for frame in tail.after(tail.start))
+
+
 def test_a_restarted_tail_is_empty_elsewhere() -> None:
     budget = Budget(1_000_000)
     tail = filled("t", 1, 2, 3, budget=budget)
