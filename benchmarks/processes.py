@@ -147,6 +147,10 @@ class Conversation:
         self.tell(line)
         return self.answer()
 
+    def usage(self) -> Usage:
+        """Return what the program has used so far."""
+        return usage_of_group(self._process.pid)
+
     def stop(self) -> None:
         """End the program."""
         with contextlib.suppress(BrokenPipeError):

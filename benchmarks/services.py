@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.places import LOAD_CORE, SCRATCH
-from benchmarks.processes import Pinned, free_port
-from tests.processes import accepts
+from benchmarks.processes import Pinned, first_in_line, free_port
+from tests.processes import accepts, run
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,21 @@ class Services:
     def env(self, database: str = "") -> dict[str, str]:
         """Return what the benchmarked site reads: PostgreSQL, unless ``database`` names a SQLite file."""
         return {"BENCH_DATABASE": database or str(self.postgres), "BENCH_REDIS": str(self.redis)}
+
+    def sql(self, database: str, statement: str) -> str:
+        """Run a statement on PostgreSQL; return what it found, as text."""
+        where = ["-h", "127.0.0.1", "-p", str(self.postgres), "-U", "postgres"]
+        return run(["psql", *where, "-qAt", "-v", "ON_ERROR_STOP=1", "-c", statement, database]).strip()
+
+    def put_first(self) -> None:
+        """Let PostgreSQL's processes go first too: each of them leads a session of its own."""
+        for pid in self.sql("postgres", "SELECT pid FROM pg_stat_activity").split():
+            first_in_line(int(pid))
+
+    def redis_commands(self) -> int:
+        """Return how many commands Redis has been given, without this one."""
+        told = run(["redis-cli", "-p", str(self.redis), "INFO", "stats"])
+        return int(dict(line.split(":", 1) for line in told.split() if ":" in line)["total_commands_processed"])
 
 
 @contextmanager
@@ -62,7 +77,10 @@ def _postgres() -> Iterator[int]:
     try:
         init = _as_postgres([str(bin / "initdb"), "-D", str(directory / "data"), "-U", "postgres", "-A", "trust"])
         subprocess.run(init, check=True, capture_output=True, cwd=directory)
+        # The defaults, but for its counter of statements, and as many connections as django-eventstream holds: one for
+        # each stream of a user who is signed in.
         options = ["-p", str(port), "-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={directory}"]
+        options += ["-c", "shared_preload_libraries=pg_stat_statements", "-c", "max_connections=4000"]
         command = _as_postgres([str(bin / "postgres"), "-D", str(directory / "data"), *options])
         with Pinned("postgres", command, ready=lambda: accepts(port), core=LOAD_CORE, cwd=directory):
             yield port

@@ -98,13 +98,13 @@ static void put(int fd, const char *text, size_t size) {
     }
 }
 
-/* The request, with every %d in it replaced by the reader's number. */
+/* The request, with every %d in it replaced by the reader's number, and %m by the last digit of that. */
 static void ask(struct connection *c) {
     char request[4096];
     size_t size = 0;
     for (const char *p = request_format; *p && size < sizeof request - 16; p++) {
-        if (p[0] == '%' && p[1] == 'd') {
-            size += sprintf(request + size, "%d", c->index);
+        if (p[0] == '%' && (p[1] == 'd' || p[1] == 'm')) {
+            size += sprintf(request + size, "%d", p[1] == 'd' ? c->index : c->index % 10);
             p++;
         } else {
             request[size++] = *p;

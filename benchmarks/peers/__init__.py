@@ -71,6 +71,11 @@ class Server:
     port: int
     env: Mapping[str, str]
 
+    @property
+    def database(self) -> str:
+        """The name of its database."""
+        return self.env["BENCH_DATABASE_NAME"]
+
 
 def prepared(services: Services, env: Mapping[str, str], users: int) -> dict[str, str]:
     """Make a database with the site's tables, and users with sessions; return the environment that names it."""

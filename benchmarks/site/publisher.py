@@ -3,7 +3,7 @@
 ``python -m benchmarks.site.publisher``, then a line per job on stdin: ``COUNT RATE BYTES FILE TOPIC…``. Events 1 to
 COUNT are published at RATE per second (0: without a pause) on the topics in turn. FILE gets the moment at which each
 commit was over, in nanoseconds of CLOCK_MONOTONIC, as unsigned 64-bit numbers. Each job is answered with the seconds
-it took.
+it took; ``cursor TOPIC`` is answered with the topic's cursor.
 """
 
 import os
@@ -21,6 +21,11 @@ def main() -> None:
     publish = publisher()
     print("ready", flush=True)
     for line in sys.stdin:
+        if line.startswith("cursor "):
+            from livefeed import cursor
+
+            print(cursor(line.split()[1]), flush=True)
+            continue
         count, rate, size, path, *topics = line.split()
         began = time.monotonic()
         moments = run(publish, int(count), float(rate), int(size), topics)

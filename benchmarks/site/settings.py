@@ -4,6 +4,7 @@ BENCH_KIND       livefeed, eventstream (django-eventstream), member (a Channels 
 BENCH_DATABASE   the path of a SQLite file, or the port of a PostgreSQL that trusts everybody
 BENCH_REDIS      the port of a Redis
 BENCH_LAYER      memory, redis or pubsub
+BENCH_PUBLIC     0: streams are for those who are signed in
 BENCH_STORAGE    1: django-eventstream stores its events in the database
 BENCH_EXTERNAL   1: django-eventstream hears of events through Redis, from other processes
 BENCH_SETTINGS   further settings, as JSON
@@ -77,6 +78,8 @@ CHANNEL_LAYERS = {
 
 if os.environ.get("BENCH_STORAGE") == "1":
     EVENTSTREAM_STORAGE_CLASS = "django_eventstream.storage.DjangoModelStorage"
+if os.environ.get("BENCH_PUBLIC") == "0" and KIND == "eventstream":
+    EVENTSTREAM_CHANNELMANAGER_CLASS = "benchmarks.site.eventstream.SignedIn"
 if os.environ.get("BENCH_EXTERNAL") == "1":
     EVENTSTREAM_REDIS = {"host": "127.0.0.1", "port": int(REDIS), "db": 0}
 
