@@ -57,7 +57,7 @@ ANSWERS: dict[str, tuple[Answer | int, str, str, float | None]] = {
     "too-many": (retry_after(429, "30"), "limited", "http-429", 30),
     "error": (500, "waiting", "http-500", None),
     "bad-gateway": (502, "waiting", "http-502", None),
-    "unavailable": (retry_after(503, formatdate(time.time() + 90, usegmt=True)), "waiting", "http-503", 90),
+    "unavailable": (retry_after(503, formatdate(time.time() + 3600, usegmt=True)), "waiting", "http-503", 3600),
     "hung-up": (DROPPED, "waiting", "network", None),
 }
 
@@ -85,7 +85,8 @@ def test_every_answer_leads_to_its_state(site: Site, window: Window) -> None:
         change = next(change for change in told(page, name) if change["state"] == state)
         assert change["reason"] == reason
         if wait is not None:
-            assert (wait - 30) * 1000 <= change["retryIn"] <= (wait + 1) * 1000  # a date is coarse, and time passes
+            # The date was written when this module was loaded: by now it may be a good deal nearer.
+            assert wait * 500 <= change["retryIn"] <= (wait + 1) * 1000
         elif state == "waiting":
             assert 0 < change["retryIn"] <= 3000
     until_asked_again = [name for name, case in ANSWERS.items() if case[1] == "waiting" and case[3] is None]
