@@ -26,6 +26,11 @@ class Changes:
         #: Whether a save can move a row from topic to topic.
         self.moves = feed.overrides("get_topics")
         self._asks_more = feed.overrides("get_topics", "get_data")
+        # Such rows can be read by the statement that locks them. Of others it would lock too much, or show the rest as
+        # it was before it waited, and a manager of the site's own may ask for what can't be locked.
+        concrete = model._meta.concrete_model or model
+        in_one_table = not concrete._meta.parents and type(model._base_manager) is models.Manager
+        self._is_locked_as_read = in_one_table and not relations(feed.field_names)
 
     def key_of(self, instance: models.Model) -> dict[str, Any]:
         """Return the lookup that finds the instance's row in the feed's model, which may be its parent or its child."""
@@ -49,8 +54,11 @@ class Changes:
     def read_all(self, key: dict[str, Any], using: str, *, lock: bool = False) -> Sequence[models.Model]:
         """Read rows again, with what the feed's paths need; ``lock`` holds them until the transaction ends."""
         rows = self.model._base_manager.using(using).filter(**key)
+        features = connections[using].features
+        if lock and self._is_locked_as_read and features.has_select_for_update:
+            return list(_for_update(rows, features))
         if lock:
-            _lock(rows, connections[using].features)
+            _lock(rows, features)
         paths = relations(self.feed.field_names)
         return list(rows.select_related(*paths) if paths else rows)
 
@@ -75,12 +83,15 @@ class Changes:
         return [Event(topic, "deleted", encode({"pk": pk})) for topic in topics]
 
 
+def _for_update(rows: models.QuerySet[models.Model], features: Any) -> models.QuerySet[models.Model]:
+    """Have rows locked, but not against inserts that refer to them: those would wait for us, and we for them."""
+    return rows.order_by("pk").select_for_update(no_key=features.has_select_for_no_key_update)
+
+
 def _lock(rows: models.QuerySet[models.Model], features: Any) -> None:
     """Lock rows by a statement of its own, which is the first of its transaction where we began that."""
     if features.has_select_for_update:
-        # Not the related rows, and not against inserts that refer to these: those would wait for us, and we for them.
-        no_key = features.has_select_for_no_key_update
-        list(rows.order_by("pk").select_for_update(no_key=no_key).values_list("pk"))
+        list(_for_update(rows, features).values_list("pk"))
     else:
         # SQLite locks the database by the first write, and a transaction that read before may find it too late for one.
         key = rows.model._meta.pk.name

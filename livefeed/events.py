@@ -28,6 +28,7 @@ _TYPE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _RESERVED = frozenset({"open", "error", "close"})
 _OURS = "livefeed-"
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
+_ENCODER = DjangoJSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _BRACKET = re.compile(r"[\[\]{}]")
 
 
@@ -100,7 +101,7 @@ def validate_type(type: object) -> str:
 def encode(data: Any) -> str:
     """Return the data as compact JSON, by Django's encoder; raise :exc:`InvalidData` where that is not possible."""
     try:
-        text = json.dumps(data, cls=DjangoJSONEncoder, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _ENCODER.encode(data)
         size = size_of(text)
     except (TypeError, ValueError, RecursionError) as error:  # a lone surrogate is a UnicodeEncodeError, a ValueError
         raise InvalidData(

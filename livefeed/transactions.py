@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from django.db import InterfaceError, OperationalError, connections, transaction
@@ -25,11 +26,19 @@ def short_transaction(alias: str, work: Callable[[], T]) -> T:
 
     Inside somebody else's transaction it runs once, as part of that one: there is nothing that we could repeat.
     """
+    return short_statement(alias, work if connections[alias].in_atomic_block else partial(_once, alias, work))
+
+
+def short_statement(alias: str, work: Callable[[], T]) -> T:
+    """Run ``work``, which is one statement and so a transaction by itself, up to TRIES times if it loses races.
+
+    It is at the level that the database's own default is; inside somebody else's transaction it runs once.
+    """
     if connections[alias].in_atomic_block:
         return work()
     for attempt in range(1, TRIES + 1):
         try:
-            return _once(alias, work)
+            return work()
         except OperationalError as error:
             if attempt == TRIES or not _lost_a_race(error):
                 raise

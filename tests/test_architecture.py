@@ -17,16 +17,17 @@ PACKAGE = Path(livefeed.__file__).parent
 
 #: What only a setting brings, by its dotted path.
 BACKENDS = {
-    *("redis_server", "history.database", "history.memory", "history.redis_scripts", "history.redis"),
+    *("redis_server", "history.rows", "history.postgresql", "history.database", "history.memory"),
+    *("history.redis_scripts", "history.redis"),
     *("leases.database", "leases.redis_scripts", "leases.redis"),
 }
 #: What `import livefeed` may bring, besides those.
 WRITING = """
     exceptions < redis_server < conf < backends < signals < sse < topics < tokens < events < revocations
-    < cursors < models < transactions < history.base < history < history.database < history.memory
-    < history.redis_scripts < history.redis < leases.base < leases < leases.database < leases.redis_scripts
-    < leases.redis < broker < announcing < backlog < publishing < revoking < values < feeds < ordering < items
-    < changes < receivers < livemodel < registry < livefeed
+    < cursors < models < transactions < history.base < history < history.rows < history.postgresql
+    < history.database < history.memory < history.redis_scripts < history.redis < leases.base < leases
+    < leases.database < leases.redis_scripts < leases.redis < broker < announcing < backlog < publishing
+    < revoking < values < feeds < ordering < items < changes < receivers < livemodel < registry < livefeed
 """
 READING = """
     trimming < pool < chores < tail < flushing < resuming < membership < hub < batches < addresses < sessions

@@ -7,14 +7,13 @@ const PAUSE = 100; // ms
 const STAYS = 5000; // ms: what was said is not there to be found later
 const UNSEEN = 'position:fixed;clip-path:inset(50%)'; // takes no place, catches no pointer, and is read all the same
 
-const texts = new Set();
 let region;
-let timer;
+let texts = [];
 
 export function prepareToSay() {
   if (region?.isConnected) return;
   region = document.createElement('div');
-  region.role = 'status';
+  region.setAttribute('role', 'status');
   region.dataset.liveAnnouncer = '';
   region.style.cssText = UNSEEN; // which every policy allows, other than the attribute
   document.body.append(region);
@@ -22,15 +21,14 @@ export function prepareToSay() {
 
 export function say(text) {
   prepareToSay();
-  region.textContent = '';
-  texts.add(text);
-  clearTimeout(timer);
-  timer = setTimeout(speak, PAUSE);
+  empty();
+  if (!texts.includes(text) && texts.push(text) === 1) setTimeout(speak, PAUSE);
 }
 
-// And when it has been read, nothing.
+const empty = () => (region.textContent = '');
+
 function speak() {
-  region.textContent = [...texts].join(' ');
-  if (texts.size) timer = setTimeout(speak, STAYS);
-  texts.clear();
+  region.textContent = texts.join(' ');
+  texts = [];
+  setTimeout(empty, STAYS);
 }

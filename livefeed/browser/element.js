@@ -2,6 +2,7 @@ import { backOff, isRefused } from './answers.js';
 import { prepareToSay } from './announcer.js';
 import { isCovered } from './cursors.js';
 import { plainName } from './endpoint.js';
+import { nextFrame } from './frames.js';
 import { parseJSON } from './json.js';
 import { format, isOf } from './rendering.js';
 import { warn } from './reporting.js';
@@ -9,8 +10,8 @@ import { follow } from './sharing.js';
 import { fetchSnapshot } from './snapshot.js';
 import { StatusLine } from './status.js';
 import { textOf } from './texts.js';
+import { sleep } from './waiting.js';
 
-const FRAME = 16; // ms
 const RESET_PAUSE = 2000; // ms at most: a reset reaches everyone at once, the reloads should not
 const STOPPED = ['paused', 'denied', 'failed', 'closed'];
 const ADDRESS = ['src', 'topic', 'credentials', 'viewer', 'share', 'transport', 'worker'];
@@ -28,9 +29,11 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
   #state = '';
   #halted = ''; // 'paused' or 'closed' by the page
   #source; // what the content is of
-  #cursor; // how far the content reaches, and the attribute as we know it: another value was brought by somebody else
+  #cursor; // the attribute as we know it: another value was brought by somebody else
+  #shown = ''; // the cursor of the snapshot that is shown: what lies before it is in there
   #stale = false; // the content needs a snapshot
-  #missed; // while one is under way: events since it was asked for
+  #reload; // the one under way
+  #missed; // events since the request for the snapshot
   #queue = [];
   #changing = false;
 
@@ -85,6 +88,8 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
   disconnectedCallback() {
     queueMicrotask(() => this.isConnected || this.#leave());
   }
+
+  connectedMoveCallback() {}
 
   attributeChangedCallback(name, before, after) {
     if (before === after || this.#source === undefined) return;
@@ -141,14 +146,14 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
   // Another topic is followed from now on, and its content read once that has begun; unless a cursor came with it.
   #move(source) {
     if (this.#source && this.#source !== source && this.#given === this.#cursor) {
-      this.#stale = this.show;
+      this.#stale = Boolean(this.show);
       this.#remember('');
     }
     this.#source = source;
   }
 
   #leave() {
-    this.#missed = null;
+    this.#reload = null;
     this.#flush();
     const cursor = this.#membership?.leave();
     if (this.#membership && this.#given === this.#cursor) this.#remember(cursor);
@@ -173,14 +178,14 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
   #become(change) {
     const { state, limit, retryIn } = change;
     if (state === 'connecting' && this.#state === state) return;
-    if (isRefused(state)) this.#missed = null;
+    if (isRefused(state)) this.#reload = null;
     this.#state = state;
     this.setAttribute('state', state);
     if (state !== 'paused' || this.#halted) this.#status.show(change); // else the page is, which nobody sees
     this.#label();
     this.#emit('state', change);
     if (state === 'limited') this.#emit('limit', { limit, retryIn });
-    if (state === 'open' && this.#stale && !this.#missed) this.#refresh(0);
+    if (state === 'open' && this.#stale && !this.#reload) this.#refresh(0);
   }
 
   #emit(name, detail) {
@@ -188,35 +193,36 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
     return this.dispatchEvent(new CustomEvent(`livefeed:${name}`, options));
   }
 
-  // What comes within a frame is written together.
+  // What comes until the next frame is written together.
   #receive({ type, data: text, id, topic, fleeting }) {
     const data = parseJSON(text, text);
     if (type === 'message') this.dispatchEvent(new MessageEvent(type, { data: text, lastEventId: id }));
     if (!this.#emit('message', { type, data, id, topic })) return;
-    if (this.#queue.push({ type, data, id: !fleeting && id }) === 1) setTimeout(() => this.#flush(), FRAME);
+    if (this.#queue.push({ type, data, id: !fleeting && id }) === 1) nextFrame(() => this.#flush());
   }
 
   #flush() {
-    const batch = this.#queue.splice(0).filter(({ id }) => !isCovered(id, this.#cursor));
+    const batch = this.#queue.splice(0).filter(({ id }) => !isCovered(id, this.#shown));
     this.#missed?.push(...batch);
     if (batch.length) this.take(batch);
   }
 
   #reset({ reason }) {
     this.#emit('gap', { topic: plainName(this.getAttribute('topic')), reason });
-    this.#stale = this.show;
+    this.#stale = Boolean(this.show);
     if (this.show) this.#refresh(Math.random() * RESET_PAUSE);
   }
 
   /** Takes the content from a snapshot. Tries until it is there, or is called off. */
   async #refresh(pause) {
-    const missed = (this.#missed = []);
+    const run = (this.#reload = {});
     for (let attempt = 0; ; attempt += 1) {
-      await new Promise((resolve) => setTimeout(resolve, pause));
-      if (this.#missed !== missed) return;
-      missed.length = 0;
+      await sleep(pause);
+      if (this.#reload !== run) return;
+      this.#flush();
+      this.#missed = [];
       const snapshot = await fetchSnapshot(this).catch(warn);
-      if (this.#missed !== missed) return;
+      if (this.#reload !== run) return;
       if (snapshot) return this.#adopt(snapshot);
       pause = backOff(1000, attempt, Math.random);
     }
@@ -224,10 +230,13 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
 
   // The stream went on meanwhile: what the snapshot doesn't hold yet is applied to it.
   #adopt({ root, cursor }) {
-    this.#queue.unshift(...this.#missed);
-    this.#stale = this.#missed = null;
-    this.adopt(root);
-    this.#remember(cursor);
     this.#flush();
+    const missed = this.#missed.filter(({ id }) => !isCovered(id, cursor));
+    this.#reload = this.#missed = null;
+    this.#stale = false;
+    this.#shown = cursor;
+    this.adopt(root);
+    if (missed.length) this.take(missed);
+    this.#remember(cursor);
   }
 }

@@ -9,7 +9,8 @@ The topic's row is locked by the first statement of the transaction: SELECT … 
 from a snapshot at REPEATABLE READ either. On SQLite it is an UPDATE: a transaction that reads first and writes later
 fails with "database is locked" where another one wrote in between. The rows are then found by a plain SELECT: on InnoDB
 a locking one would wait for the inserts of others. All this holds at READ COMMITTED; where a site uses a stricter level
-the loser of a race is told so by the database and tries again.
+the loser of a race is told so by the database and tries again. On PostgreSQL one statement does all this, and only
+where that does nothing the lock is taken before (see ``postgresql``).
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from typing import Any, NamedTuple
 from django.conf import settings as django_settings
 from django.db import connections
 from django.db.models import (
-    BigIntegerField,
     Case,
     DateTimeField,
     ExpressionWrapper,
@@ -40,21 +40,20 @@ from django.db.models import (
     When,
 )
 from django.db.models.functions import Greatest, Least, Now
-from django.utils import timezone
 
 from ..conf import settings
 from ..cursors import new_epoch
 from ..events import Event, Stretch
 from ..models import StoredEvent, StoredTopic
-from ..transactions import short_transaction
+from ..transactions import short_statement, short_transaction
+from . import postgresql
 from .base import EMPTY, PAGE_BYTES, Head, History, Page, Retention, fitting
+from .rows import event_of, insert, stored_moment
 
 logger = logging.getLogger("livefeed.history")
 
 #: Rows per statement: under SQLite's limit of 999 variables, with room.
 BATCH = 400
-#: Events with gaps between them that are numbered by one statement: three variables each.
-SOME = 200
 #: Topics that are numbered, and so locked, in one transaction.
 LOCKED = 20
 #: By how much two looks overlap: longer than a numbering transaction lasts.
@@ -79,10 +78,12 @@ class DatabaseHistory(History):
         self._made_due_at = 0.0
 
     def record(self, events: Sequence[Event]) -> None:
-        self._events.bulk_create([_row(event) for event in events], batch_size=BATCH)
+        insert(connections[self.alias], events)
 
     def number(self, topics: Iterable[str]) -> list[Stretch]:
         names = sorted(set(topics))
+        if len(names) == 1 and self._is_postgresql:
+            return self._number_at_once(names[0])
         found: list[Stretch] = []
         for some in (names[start : start + LOCKED] for start in range(0, len(names), LOCKED)):
             found += short_transaction(self.alias, partial(self._number_all, some))
@@ -92,14 +93,33 @@ class DatabaseHistory(History):
         of_topic: dict[str, list[Event]] = {}
         for event in events:
             of_topic.setdefault(event.topic, []).append(event)
+        if len(of_topic) == 1 and len(events) <= BATCH and self._is_postgresql:
+            append = partial(postgresql.append, connections[self.alias], events[0].topic, events)
+            if found := short_statement(self.alias, append):
+                return [found]
 
         def write() -> list[Stretch]:
             return [stretch for topic in sorted(of_topic) for stretch in self._append_to(topic, of_topic[topic])]
 
         return short_transaction(self.alias, write)
 
+    @property
+    def _is_postgresql(self) -> bool:
+        return connections[self.alias].vendor == "postgresql"
+
+    def _number_at_once(self, topic: str) -> list[Stretch]:
+        """Number one topic by one statement, for which no transaction has to be begun; else by a transaction."""
+        number = partial(postgresql.number, connections[self.alias], topic)
+        if found := short_statement(self.alias, number):
+            return [found]
+        if not self._events.filter(topic=topic, seq__isnull=True).exists():
+            return []  # somebody else did it
+        return short_transaction(self.alias, lambda: self._number_under_lock(self._lock(topic)))
+
     def _append_to(self, topic: str, events: Sequence[Event]) -> list[Stretch]:
         """Write events with their numbers at once, under the topic's lock, unless others are to be numbered before."""
+        if self._is_postgresql and (found := postgresql.append(connections[self.alias], topic, events)):
+            return [found]
         row = self._lock(topic)
         if self._events.filter(topic=topic, seq__isnull=True).exists():
             self.record(events)
@@ -115,33 +135,24 @@ class DatabaseHistory(History):
 
     def _number(self, topic: str) -> list[Stretch]:
         """Give the committed events of a topic their numbers, in the transaction at hand."""
+        if self._is_postgresql and (found := postgresql.number(connections[self.alias], topic)):
+            return [found]
         return self._number_under_lock(self._lock(topic))
 
     def _number_under_lock(self, row: StoredTopic) -> list[Stretch]:
+        if self._is_postgresql:
+            stretch = postgresql.number(connections[self.alias], row.name)
+            return [stretch] if stretch else []
         found = list(self._events.filter(topic=row.name, seq__isnull=True).order_by("pk"))
         if not found:
             return []
-        self._give_numbers([event.pk for event in found], row.head + 1)
-        self._move(row, row.head + len(found))
+        head = row.head
+        for run in _consecutive([event.pk for event in found]):
+            self._events.filter(pk__in=run).update(seq=F("pk") + (head + 1 - run[0]), numbered_at=Now())
+            head += len(run)
+        self._move(row, head)
         numbered = tuple(_event(event, seq, event.data) for seq, event in enumerate(found, row.head + 1))
         return [Stretch(row.name, row.epoch, numbered)]
-
-    def _give_numbers(self, keys: Sequence[int], seq: int) -> None:
-        """Number events from ``seq`` on: by one statement what was inserted without a gap, else SOME by each.
-
-        A transaction that publishes on two topics in turn would else pay a statement for each event.
-        """
-        runs = list(_consecutive(keys))
-        if len(runs) * SOME > len(keys) + 2 * SOME:
-            for part in (keys[start : start + SOME] for start in range(0, len(keys), SOME)):
-                numbers = [When(pk=key, then=Value(number)) for number, key in enumerate(part, seq)]
-                case = Case(*numbers, output_field=BigIntegerField())
-                self._events.filter(pk__in=part).update(seq=case, numbered_at=Now())
-                seq += len(part)
-            return
-        for run in runs:
-            self._events.filter(pk__in=run).update(seq=F("pk") + (seq - run[0]), numbered_at=Now())
-            seq += len(run)
 
     def _move(self, row: StoredTopic, head: int) -> None:
         due = {"trim_at": Now()} if row.trim_head is not None and head > row.trim_head else {}
@@ -332,7 +343,6 @@ def _later(planned: Any, wanted: Any) -> bool:
 
 
 def _row(event: Event, *, numbered_at: Any = None) -> StoredEvent:
-    created_at = event.created_at if django_settings.USE_TZ else timezone.make_naive(event.created_at)
     return StoredEvent(
         topic=event.topic,
         seq=event.seq,
@@ -340,14 +350,13 @@ def _row(event: Event, *, numbered_at: Any = None) -> StoredEvent:
         type=event.type,
         data=event.json,
         size=event.size,
-        created_at=created_at,
+        created_at=stored_moment(event),
         numbered_at=numbered_at,
     )
 
 
 def _event(row: StoredEvent, seq: int | None, data: str) -> Event:
-    created_at = row.created_at if django_settings.USE_TZ else timezone.make_aware(row.created_at)
-    return Event(row.topic, row.type, data, row.uid, created_at.astimezone(UTC), seq)
+    return event_of(row.topic, seq, row.uid, row.type, data, row.created_at)
 
 
 def _long_ago() -> datetime:

@@ -20,6 +20,7 @@ from livefeed.history import Retention, get_history
 from livefeed.models import StoredEvent, StoredTopic
 from livefeed.registry import registry
 from livefeed.transactions import short_transaction
+from tests.processes import poll
 from tests.testapp.models import Article, Note, Tag
 from tests.writing import Doomed, at_once, in_thread, interrupted, stored, told
 
@@ -29,18 +30,27 @@ LIMIT = 30
 
 
 @contextmanager
-def open_transaction(work: Callable[[], Any], *, commit: bool = True) -> Iterator[None]:
-    """Hold another connection's transaction, which has done its work, open until the end of the block."""
+def open_transaction(work: Callable[[], Any], *, commit: bool = True, ours: bool = False) -> Iterator[None]:
+    """Hold another connection's transaction, which has done its work, open until the end of the block.
+
+    It is one of the site's, or one of ours.
+    """
     ready, done = threading.Event(), threading.Event()
     outcome: Future[None] = Future()
 
+    def work_and_wait() -> None:
+        work()
+        ready.set()
+        assert done.wait(LIMIT)
+        if not commit:
+            raise Doomed
+
     def transact() -> None:
-        with transaction.atomic():
-            work()
-            ready.set()
-            assert done.wait(LIMIT)
-            if not commit:
-                raise Doomed
+        if ours:
+            short_transaction("default", work_and_wait)
+        else:
+            with transaction.atomic():
+                work_and_wait()
 
     def run() -> None:
         try:
@@ -152,30 +162,45 @@ def test_an_open_transaction_holds_up_nobody_at_any_level_and_is_not_failed_by_o
     assert data("build") == ["before", "quick", "quick too", "slow"]
 
 
-def test_what_commits_between_the_lock_and_the_reading_is_numbered_along(level: str) -> None:
-    """From a snapshot that is older it could not be seen, and would wait for somebody else."""
+WAITING = {
+    "postgresql": "SELECT count(*) FROM pg_stat_activity "
+    "WHERE wait_event_type = 'Lock' AND datname = current_database()",
+    "mysql": "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'",
+}
+
+
+def somebody_waits() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(WAITING[connection.vendor])
+        return bool(cursor.fetchone()[0])
+
+
+def number(*events: Event) -> None:
+    get_history().record(events)
+    get_history().number([event.topic for event in events])
+
+
+NUMBERINGS: dict[str, Callable[[], object]] = {
+    "publish": lambda: publish("build", "mine"),
+    "append to several": lambda: get_history().append(some("build", "mine") + some("builda", "x")),
+    "number": lambda: number(*some("build", "mine")),
+    "number several": lambda: number(*some("build", "mine"), *some("builda", "x")),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERINGS)
+def test_a_numbering_that_waited_for_another_one_goes_on_from_its_head(level: str, name: str) -> None:
+    """And what commits while it waits is numbered along: a snapshot that is older than the lock would not show it."""
     history = get_history()
-    publish("build", "before")
-    with interrupted("FOR UPDATE", lambda: in_thread(lambda: history.record(some("build", "between")))):
-        publish("build", "mine")
-    assert data("build") == ["before", "between", "mine"]
-
-
-def test_a_numbering_that_waited_for_another_one_goes_on_from_its_head(level: str) -> None:
-    history = get_history()
-    history.record(some("build", *range(3)))
-    history.append(some("other", 0))
-    began = threading.Event()
-    rival = threading.Thread(target=lambda: in_thread(lambda: (began.set(), publish("build", "rival"))))
-
-    def interlude() -> None:
+    history.append(some("build", "before"))
+    rival = threading.Thread(target=lambda: in_thread(NUMBERINGS[name]))
+    with open_transaction(lambda: number(*some("build", "rival", "rival too")), ours=True):
         rival.start()
-        assert began.wait(LIMIT)
-
-    with interrupted("FOR UPDATE", interlude):
-        history.number(["build"])
+        poll(somebody_waits, limit=LIMIT, what="the other one waits for the lock")
+        in_thread(lambda: history.record(some("build", "meanwhile")))
     rival.join(LIMIT)
-    assert data("build") == [0, 1, 2, "rival"]
+    assert data("build")[:3] == ["before", "rival", "rival too"]
+    assert sorted(data("build")[3:]) == ["meanwhile", "mine"]
 
 
 @pytest.mark.parametrize("after", ["FOR UPDATE", 'INSERT INTO "livefeed_event"', 'UPDATE "livefeed_event"'])
@@ -185,7 +210,7 @@ def test_a_numbering_under_way_holds_up_no_transaction_that_publishes(level: str
     if after.startswith("UPDATE"):
         history.record(some("build", "left"))
     with interrupted(after, lambda: without_waiting(lambda: history.record(some("build", "between")))):
-        history.append(some("build", "mine"))
+        history.append(some("build", "mine") + some("builda", "x"))
     history.number(["build"])
     assert sorted({*map(str, data("build"))} - {"left"}) == ["0", "1", "2", "between", "mine"]
 

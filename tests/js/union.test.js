@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { Membership } from '../../livefeed/browser/membership.js';
 import { Union } from '../../livefeed/browser/union.js';
 import { FakeClock, FakeServer, at, block, event, opening, settle } from './fakes.js';
 
@@ -19,14 +18,14 @@ function setUp({ answers, ...options } = {}) {
     member.onevent = ({ data, id }) => member.seen.push([JSON.parse(data), id]);
     member.onreset = (reset) => member.resets.push(reset);
     member.onstate = ({ state, reason }) => member.states.push(`${state} ${reason}`);
-    it.union.add((member.membership = new Membership(member)));
+    member.membership = it.union.add(member);
     return member;
   };
   it.gather = () => clock.advance(GATHERING);
   it.leave = async (member) => {
-    it.union.remove(member.membership);
+    const cursor = it.union.remove(member.membership);
     await clock.advance(GATHERING);
-    return member.membership.cursor;
+    return cursor;
   };
   return it;
 }
@@ -200,12 +199,13 @@ test('a fleeting event reaches everybody who is here, and moves nobody', async (
 });
 
 test('a sync moves everybody on', async () => {
+  const moves = [];
   const it = setUp();
-  const member = it.add('a', at('a', 1));
+  const member = it.add('a', at('a', 1), { onmove: (cursor) => moves.push(cursor) });
   await it.gather();
   await it.server.stream.send(opening(['a'], [at('a', 1)]));
   await it.server.stream.send(block('livefeed-sync', { cursor: at('a', 40) }, at('a', 40)));
-  assert.deepEqual([member.membership.cursor, member.seen], [at('a', 40), []]);
+  assert.deepEqual([moves, member.membership.cursor, member.seen], [[at('a', 40)], at('a', 40), []]);
 });
 
 test('a connection with one topic need not name it', async () => {

@@ -102,8 +102,7 @@ def chunk_is_not_made_anew() -> list[Patch]:
     def add(self: Tail, epoch: str, frame: Frame) -> None:
         self.epoch = epoch
         self._frames.append(frame)
-        end = Position(epoch, self.head)
-        self._chunks = {seq: (chunk, end) for seq, (chunk, _) in self._chunks.items()}
+        self._chunks = {seq: (chunk, self.head) for seq, (chunk, _) in self._chunks.items()}
         self._budget.spend(self, frame.cost)
 
     return [(Tail, "add", add)]

@@ -1,0 +1,3 @@
+/** Time that passes. */
+
+export const sleep = (delay) => new Promise((resolve) => setTimeout(resolve, delay));
