@@ -21,7 +21,7 @@ from .exceptions import FeedError, HistoryUnavailable
 from .feeds import LiveFeed
 from .items import render_item
 from .links import nowhere, page_cursor, stream_url
-from .listing import Listing, blank, counted, listed, owner, plain, value_now
+from .listing import Listing, blank, count_now, listed, owner, plain, value_now
 from .registry import registry
 from .script import worker_url
 from .texts import feed_texts, toast_texts
@@ -96,8 +96,8 @@ def live_counter(request: HttpRequest, topic: str) -> SafeString:
     viewer = page_viewer(request)
     if not may_read(viewer, topic):
         return SafeString()
-    address = _address(request, viewer, topic)
-    count = counted(feed, topic)
+    taken, count = count_now(feed, topic, page_cursor)
+    address = _address(request, viewer, topic, taken)
     return format_html("<live-counter{}>{}</live-counter>", attribute_text(address | {"value": str(count)}), count)
 
 

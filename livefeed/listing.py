@@ -26,6 +26,8 @@ logger = logging.getLogger("livefeed.html")
 
 #: Times as many items as are shown are looked through for those that their viewer may see; and so many events.
 PLENTY = 5
+#: Times that items are counted at most until none has come or gone meanwhile.
+COUNTS = 5
 
 T = TypeVar("T")
 
@@ -80,6 +82,21 @@ def counted(feed: LiveFeed, topic: str) -> int:
             "some viewers, and its events would not say which. Give those viewers a topic of their own."
         )
     return _ask(feed, topic, lambda items: items.count(), 0)
+
+
+def count_now(feed: LiveFeed, topic: str, cursor_of: Callable[[str], str]) -> tuple[str, int]:
+    """Return a topic's cursor and how many items it has there.
+
+    A count can't be repaired by key as a list can: what is counted already would be counted again when its event comes.
+    So the cursor has to be the same before and after; on a topic that never rests the last count is taken as it is.
+    """
+    taken = cursor_of(topic)
+    for _ in range(COUNTS):
+        before, count = taken, counted(feed, topic)
+        taken = cursor_of(topic)
+        if taken == before:
+            break
+    return before, count
 
 
 def value_now(topic: str, user: Any, key: str | None) -> tuple[str, str]:

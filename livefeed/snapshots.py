@@ -10,7 +10,7 @@ from django.utils.safestring import SafeString
 
 from .history import cursor
 from .html import attribute_text, item_list
-from .listing import counted, listed, owner, value_now
+from .listing import count_now, listed, owner, value_now
 
 
 def snapshot(topic: str, user: Any, limit: int = 0, insert: str = "") -> SafeString:
@@ -24,8 +24,7 @@ def snapshot(topic: str, user: Any, limit: int = 0, insert: str = "") -> SafeStr
 def count_snapshot(topic: str) -> SafeString:
     """Return how many items a topic has, and its cursor."""
     feed = owner(topic)
-    taken = cursor(topic)
-    count = counted(feed, topic)
+    taken, count = count_now(feed, topic, cursor)
     return format_html('<data data-live-snapshot data-cursor="{}" value="{}">{}</data>', taken, str(count), count)
 
 

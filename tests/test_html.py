@@ -20,7 +20,7 @@ from django.test import AsyncClient, Client, RequestFactory
 from django.utils.functional import SimpleLazyObject
 from django.utils.module_loading import import_string
 
-from livefeed import LiveFeed, create_token, html, links, publish, snapshots
+from livefeed import LiveFeed, create_token, html, links, listing, publish, snapshots
 from livefeed.cursors import entry
 from livefeed.exceptions import FeedError, HistoryUnavailable, InvalidTopic
 from livefeed.history import acursor, cursor
@@ -706,3 +706,17 @@ def test_static_files_on_another_origin_are_no_place_for_a_worker(settings: Any)
     text = render('{% livefeed "testapp.article" %}{% livefeed_count "testapp.article" %}')
     for tag in ("live-feed", "live-counter"):
         assert str(Elements(text).one(tag)["worker"]).startswith("/livefeed/livefeed.js?v=")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_comes_while_items_are_counted_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted, late = listing.counted, iter(["one", "another"])
+
+    def count_with_late_comers(feed: LiveFeed, topic: str) -> int:
+        if title := next(late, ""):
+            Article.objects.create(title=title)
+        return counted(feed, topic)
+
+    monkeypatch.setattr(listing, "counted", count_with_late_comers)
+    counter = Elements(render('{% livefeed_count "testapp.article" %}')).one("live-counter")
+    assert (counter["value"], counter["cursor"]) == ("2", cursor(ARTICLES))
