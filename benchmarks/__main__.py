@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks import environment
 from benchmarks.places import PYTHON, RESULTS
 
-SCENARIOS = ("fanout", "memory", "connecting", "topics", "storm", "publishing", "commands", "flatness")
+SCENARIOS = ("fanout", "curves", "memory", "connecting", "topics", "storm", "publishing", "commands", "flatness")
 
 
 def main() -> None:

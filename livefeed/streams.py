@@ -51,8 +51,8 @@ class EventStream:
     """One connection's stream, from its opening to its goodbye. All of it runs on one event loop."""
 
     __slots__ = (
-        *("_ended", "_goodbye", "_hub", "_keep_alive_due", "_loop", "_on_end", "_opening", "_outlet", "_rest"),
-        *("_subscription", "lease", "names", "viewer", "written_at", "__weakref__"),
+        *("_ended", "_failure", "_goodbye", "_hub", "_keep_alive_due", "_loop", "_on_end", "_opening", "_outlet"),
+        *("_rest", "_subscription", "lease", "names", "viewer", "written_at", "__weakref__"),
     )
 
     def __init__(
@@ -77,6 +77,7 @@ class EventStream:
         self._keep_alive_due = False
         self._outlet: Outlet | None = None
         self._rest: Rest | None = None
+        self._failure: Exception | None = None
         self._ended = False
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
@@ -105,6 +106,8 @@ class EventStream:
             await release_request()
             return opening
         while not self._goodbye:
+            if self._failure is not None:
+                raise self._failure
             if self._rest is not None:
                 await self._finish_writing(self._rest)
             if chunk := self._subscription.take() or self._take_fleeting():
@@ -131,7 +134,17 @@ class EventStream:
         self._subscription.writer = self
 
     def write_through(self) -> bool:
-        """Write what there is, while the stream waits; return False where its task has to see to it."""
+        """Write what there is, while the stream waits; return False where its task has to see to it.
+
+        An error is the task's: in a flush it would be the end of all the others that are written to.
+        """
+        try:
+            return self._write_through()
+        except Exception as error:
+            self._failure = error
+            return False
+
+    def _write_through(self) -> bool:
         if self._goodbye or self._outlet is None:
             return False
         subscription = self._subscription

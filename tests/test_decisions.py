@@ -139,10 +139,10 @@ async def test_1_an_error_inside_ends_the_stream_as_a_whole_response(
         await stream.next()
         (inside,) = roster._streams
 
-        def broken() -> bytes:
+        def broken(stream: EventStream) -> bytes:
             raise ZeroDivisionError("oops")
 
-        monkeypatch.setattr(inside, "_take_fleeting", broken)
+        monkeypatch.setattr(type(inside), "_take_fleeting", broken)
         await apublish(PLAIN, {"typing": True}, store=False)
         with pytest.raises(EOFError):
             await stream.next()

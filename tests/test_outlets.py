@@ -14,6 +14,7 @@ from livefeed.asgi import wrap
 from livefeed.outlets import begin
 from livefeed.roster import Roster
 from livefeed.streams import EventStream
+from livefeed.tail import Subscription
 from livefeed.testing import open_stream
 from tests.reading import LIMIT, eventually
 
@@ -226,6 +227,35 @@ async def test_a_write_that_fails_cuts_its_connection_and_no_other(
         assert not other.aborted
         assert "Writing to an event stream failed" in caplog.text
         server.error = None
+
+
+async def test_a_stream_that_fails_in_a_flush_ends_and_every_other_reader_gets_what_comes(
+    roster: Roster, server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Server()
+    async with (
+        open_stream("plain", application=server.application()) as broken,
+        open_stream("plain", application=other.application()) as whole,
+    ):
+        await broken.next()
+        await whole.next()
+        await waits(roster)
+        subscription = next(iter(roster._streams))._subscription
+
+        def fails(self: Subscription) -> bytes:
+            if self is subscription:
+                raise ZeroDivisionError("oops")
+            return take(self)
+
+        take = Subscription.take
+        monkeypatch.setattr(Subscription, "take", fails)
+        for n in range(3):
+            await apublish("plain", n)
+            assert (await whole.next()).json == n
+        with pytest.raises(EOFError):
+            await broken.next()
+        assert "A stream of plain failed" in caplog.text
+        assert len(roster) == 1
 
 
 async def test_keep_alives_are_written_without_waking_the_stream(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from benchmarks import peers
-from benchmarks.bench import Bench, Plot, Result, Table
+from benchmarks.bench import Bench, Result, Table
 from benchmarks.fan_out import FanOut, fan_out, publishing
 from benchmarks.load import Load
 from benchmarks.measures import Measure, at_least, at_most
@@ -45,7 +43,6 @@ def run(bench: Bench) -> Result:
     result = Result("fanout", str(__doc__).partition("\n")[0])
     result.tables = [table(runs, SLOW, "one event at a time"), table(runs, FAST, "under load")]
     judge(result, runs)
-    result.plots = [latency_plot(bench, found)] if not bench.quick else []
     return result
 
 
@@ -130,30 +127,3 @@ def judge(result: Result, runs: Runs) -> None:
         at_most(0.3, what, "django-eventstream, uvicorn", p99 / median("django-eventstream, uvicorn", SLOW, "p99")),
         at_most(1.0, what, "sse-starlette", p99 / median("sse-starlette", SLOW, "p99")),
     ]
-
-
-def latency_plot(bench: Bench, found: Sequence[Peer]) -> Plot:
-    """Return the latency over the rate of events."""
-    plot = Plot("latency", f"Latency against load, {READERS} readers", "events/s offered", "p99, ms")
-    wanted = {
-        "C writer",
-        "uvloop writer",
-        "livefeed, uvicorn",
-        "livefeed, daphne",
-        "sse-starlette",
-        "django-eventstream, uvicorn",
-    }
-    for peer in found:
-        if peer.name not in wanted:
-            continue
-        with (
-            peer.serve(bench.services) as server,
-            Load(server, peer.request()) as load,
-            publishing(server) as publisher,
-        ):
-            load.open(READERS, at_once=32)
-            fan_out(server, load, publisher, events=5, rate=SLOW)
-            for rate in (5, 10, 20, 50, 100, 200):
-                done = fan_out(server, load, publisher, events=max(20, rate * 2), rate=rate)
-                plot.lines.setdefault(peer.name, []).append((rate, done.p99))
-    return plot

@@ -7,13 +7,14 @@ const PAUSE = 100; // ms
 const STAYS = 5000; // ms: what was said is not there to be found later
 const UNSEEN = 'position:fixed;clip-path:inset(50%)'; // takes no place, catches no pointer, and is read all the same
 
+const texts = new Set();
 let region;
-let texts = [];
+let timer;
 
 export function prepareToSay() {
   if (region?.isConnected) return;
   region = document.createElement('div');
-  region.setAttribute('role', 'status');
+  region.role = 'status';
   region.dataset.liveAnnouncer = '';
   region.style.cssText = UNSEEN; // which every policy allows, other than the attribute
   document.body.append(region);
@@ -21,14 +22,15 @@ export function prepareToSay() {
 
 export function say(text) {
   prepareToSay();
-  empty();
-  if (!texts.includes(text) && texts.push(text) === 1) setTimeout(speak, PAUSE);
+  region.textContent = '';
+  texts.add(text);
+  clearTimeout(timer);
+  timer = setTimeout(speak, PAUSE);
 }
 
-const empty = () => (region.textContent = '');
-
+// And when it has been read, nothing.
 function speak() {
-  region.textContent = texts.join(' ');
-  texts = [];
-  setTimeout(empty, STAYS);
+  region.textContent = [...texts].join(' ');
+  if (texts.size) timer = setTimeout(speak, STAYS);
+  texts.clear();
 }

@@ -5,12 +5,13 @@ import { listen } from './native.js';
 import { readPages } from './polling.js';
 import { report } from './reporting.js';
 import { readStream } from './stream.js';
+import { visit } from './visit.js';
 
 const DEFAULT_RETRY = 3000; // until the server says otherwise
 const LONGEST_NAMED_WAIT = 86_400_000;
 const STEADY = 10_000; // open for so long: the next failure is the first again
 const MINUTE = 60_000;
-const SOURCES = { fetch: readStream, native: listen, pages: readPages };
+const SOURCES = { fetch: readStream, native: listen, pages: readPages, worker: visit };
 
 const PAGE = Array.from(globalThis.crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(36)).join('');
 let connections = 0;
@@ -43,6 +44,7 @@ class Connection {
   #retry = DEFAULT_RETRY;
   #openedAt = Infinity;
   #head = ''; // where the topics stood when the stream opened
+  #shares; // whether it is the worker's, while that works
   #patient; // whether a stream is open without a first byte
   #holds = new Set(); // why the stream stays shut: 'user', 'page'
   #alarm; // until the next request
@@ -58,6 +60,7 @@ class Connection {
     this.#cursor = options.cursor ?? '';
     // Who names no topic talks to a server that isn't ours: it has no pages, and need not say anything at once.
     this.#patient = !options.where && !options.topics?.length && !this.#url.searchParams.has('topic');
+    this.#shares = options.mayShare?.();
     options.signal?.addEventListener('abort', () => this.close(), { signal: this.#lifetime.signal });
     this.#followPage();
     queueMicrotask(() => (options.signal?.aborted ? this.close() : this.#start('start')));
@@ -90,17 +93,26 @@ class Connection {
 
   /** Connects anew at once, from every state but paused and closed. */
   reconnect() {
+    if (this.#ask('reconnect')) return;
     this.#attempt = 0;
     this.#start('reconnect');
   }
 
   /** Asks anew where to begin, by a request that replaces the present one when it has opened. */
   renew() {
+    if (this.#ask('renew')) return;
     if (this.#current) this.#open(this.#current.kind === 'pages' ? 'pages' : this.#transport);
     else if (this.#next || isRefused(this.#state)) this.#start('topics');
   }
 
+  // The worker's connection does it, where that is ours.
+  #ask(call) {
+    this.#next?.call?.(call);
+    return this.#next?.call;
+  }
+
   get #transport() {
+    if (this.#shares) return 'worker';
     return this.#options.transport === 'native' ? 'native' : 'fetch';
   }
 
@@ -126,17 +138,16 @@ class Connection {
     const source = (this.#next = { kind, run, alarm });
     run.signal.addEventListener('abort', () => alarm.clear());
     // Raced against its abort, for what doesn't heed the signal.
-    Promise.race([SOURCES[kind](this.#request(alarm), this.#listener(source), run), aborted(run.signal)])
+    Promise.race([SOURCES[kind](this.#request(alarm), this.#listener(source), run, source), aborted(run.signal)])
       .catch(() => (run.signal.aborted ? run.signal.reason : { reason: 'network' }))
       .then((ending) => this.#ended(source, ending));
   }
 
   #request(alarm) {
-    const { headers, fetch = globalThis.fetch, credentials = 'same-origin', topics = [], types, where } = this.#options;
-    const at = where?.() ?? { topics, types, cursor: this.#cursor };
+    const { fetch = globalThis.fetch, credentials = 'same-origin', topics = [], where } = this.#options;
     const [patient, client] = [this.#patient, this.#patient ? '' : this.#client];
-    const means = { alarm, clock: this.#clock, random: this.#random };
-    return { url: this.#url, ...at, client, patient, headers, fetch, credentials, ...means };
+    const at = { topics, cursor: this.#cursor, ...where?.(), url: this.#url };
+    return { ...this.#options, ...at, fetch, credentials, client, patient, alarm, clock: this.#clock, random: this.#random };
   }
 
   // What a source says. One that was dropped says nothing any more.
@@ -148,6 +159,7 @@ class Connection {
       opened: alive((detail) => this.#opened(source, detail)),
       moved: alive((id) => this.#moved(source, id)),
       event: alive((event) => this.#event(source, event)),
+      pass: (call, detail) => this.#pass(call, detail),
     };
   }
 
@@ -176,7 +188,7 @@ class Connection {
   }
 
   #moved(source, id) {
-    if (source !== this.#current) return; // an opening's id comes again in the opening
+    if (source !== this.#current || id === this.#cursor) return; // an opening's id comes again in the opening
     this.#cursor = id;
     this.#tell('onmove', id);
     if (!source.run.signal.aborted) this.#progress();
@@ -187,6 +199,11 @@ class Connection {
     if (!this.#alarm.isSet) this.#attempt = 0;
     this.#tell('onevent', event);
     if (!source.run.signal.aborted) this.#progress();
+  }
+
+  #pass(call, detail) {
+    this.#state = detail.state ?? this.#state;
+    this.#tell(call, detail);
   }
 
   #progress() {
@@ -215,6 +232,7 @@ class Connection {
     if (wasCurrent) this.#current = null;
     else this.#next = null;
     const { state, reason } = ending;
+    if (source.kind === 'worker') return this.#open((this.#shares = ending.again) ? 'worker' : this.#transport);
     if (['closed', 'denied'].includes(state)) return this.#finish(state, reason);
     if (wasCurrent && this.#next) return; // its successor has taken its place on the server already
     if (reason === 'sleep') return this.#start('sleep');
@@ -268,6 +286,7 @@ class Connection {
 
   /** The network or the reader is back: soon, but not all in the same moment; and who slept looks at the clock. */
   hurry() {
+    this.#ask('hurry');
     this.#alarm.look();
     this.#current?.alarm.look();
     if (!this.#mayHurry || this.#state !== 'waiting' || !this.#alarm.isSet) return;

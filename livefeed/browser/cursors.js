@@ -16,8 +16,8 @@ function read(entry) {
 /** What a cursor says, by mark. */
 export const entriesOf = (cursor) => new Map(split(cursor).map((entry) => [read(entry).mark, entry]));
 
-/** The marks of `livefeed-open`: its topics and the entries of its cursor have one order. */
-export function marksOf(topics, cursor) {
+/** The marks of topics: these and the entries of their cursor have one order. */
+export function marksOf({ topics, cursor }) {
   const entries = split(cursor);
   return new Map(topics.map((topic, index) => [topic, read(entries[index]).mark]));
 }

@@ -2,7 +2,6 @@ import { backOff, isRefused } from './answers.js';
 import { prepareToSay } from './announcer.js';
 import { isCovered } from './cursors.js';
 import { plainName } from './endpoint.js';
-import { nextFrame } from './frames.js';
 import { parseJSON } from './json.js';
 import { format, isOf } from './rendering.js';
 import { warn } from './reporting.js';
@@ -10,8 +9,8 @@ import { follow } from './sharing.js';
 import { fetchSnapshot } from './snapshot.js';
 import { StatusLine } from './status.js';
 import { textOf } from './texts.js';
-import { sleep } from './waiting.js';
 
+const FRAME = 16; // ms
 const RESET_PAUSE = 2000; // ms at most: a reset reaches everyone at once, the reloads should not
 const STOPPED = ['paused', 'denied', 'failed', 'closed'];
 const ADDRESS = ['src', 'topic', 'credentials', 'viewer', 'share', 'transport', 'worker'];
@@ -29,11 +28,9 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
   #state = '';
   #halted = ''; // 'paused' or 'closed' by the page
   #source; // what the content is of
-  #cursor; // the attribute as we know it: another value was brought by somebody else
-  #shown = ''; // the cursor of the snapshot that is shown: what lies before it is in there
+  #cursor; // how far the content reaches, and the attribute as we know it: another value was brought by somebody else
   #stale = false; // the content needs a snapshot
-  #reload; // the one under way
-  #missed; // events since the request for the snapshot
+  #missed; // while one is under way: events since it was asked for
   #queue = [];
   #changing = false;
 
@@ -88,8 +85,6 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
   disconnectedCallback() {
     queueMicrotask(() => this.isConnected || this.#leave());
   }
-
-  connectedMoveCallback() {}
 
   attributeChangedCallback(name, before, after) {
     if (before === after || this.#source === undefined) return;
@@ -146,14 +141,14 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
   // Another topic is followed from now on, and its content read once that has begun; unless a cursor came with it.
   #move(source) {
     if (this.#source && this.#source !== source && this.#given === this.#cursor) {
-      this.#stale = Boolean(this.show);
+      this.#stale = this.show;
       this.#remember('');
     }
     this.#source = source;
   }
 
   #leave() {
-    this.#reload = null;
+    this.#missed = null;
     this.#flush();
     const cursor = this.#membership?.leave();
     if (this.#membership && this.#given === this.#cursor) this.#remember(cursor);
@@ -178,14 +173,14 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
   #become(change) {
     const { state, limit, retryIn } = change;
     if (state === 'connecting' && this.#state === state) return;
-    if (isRefused(state)) this.#reload = null;
+    if (isRefused(state)) this.#missed = null;
     this.#state = state;
     this.setAttribute('state', state);
     if (state !== 'paused' || this.#halted) this.#status.show(change); // else the page is, which nobody sees
     this.#label();
     this.#emit('state', change);
     if (state === 'limited') this.#emit('limit', { limit, retryIn });
-    if (state === 'open' && this.#stale && !this.#reload) this.#refresh(0);
+    if (state === 'open' && this.#stale && !this.#missed) this.#refresh(0);
   }
 
   #emit(name, detail) {
@@ -193,36 +188,35 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
     return this.dispatchEvent(new CustomEvent(`livefeed:${name}`, options));
   }
 
-  // What comes until the next frame is written together.
+  // What comes within a frame is written together.
   #receive({ type, data: text, id, topic, fleeting }) {
     const data = parseJSON(text, text);
     if (type === 'message') this.dispatchEvent(new MessageEvent(type, { data: text, lastEventId: id }));
     if (!this.#emit('message', { type, data, id, topic })) return;
-    if (this.#queue.push({ type, data, id: !fleeting && id }) === 1) nextFrame(() => this.#flush());
+    if (this.#queue.push({ type, data, id: !fleeting && id }) === 1) setTimeout(() => this.#flush(), FRAME);
   }
 
   #flush() {
-    const batch = this.#queue.splice(0).filter(({ id }) => !isCovered(id, this.#shown));
+    const batch = this.#queue.splice(0).filter(({ id }) => !isCovered(id, this.#cursor));
     this.#missed?.push(...batch);
     if (batch.length) this.take(batch);
   }
 
   #reset({ reason }) {
     this.#emit('gap', { topic: plainName(this.getAttribute('topic')), reason });
-    this.#stale = Boolean(this.show);
+    this.#stale = this.show;
     if (this.show) this.#refresh(Math.random() * RESET_PAUSE);
   }
 
   /** Takes the content from a snapshot. Tries until it is there, or is called off. */
   async #refresh(pause) {
-    const run = (this.#reload = {});
+    const missed = (this.#missed = []);
     for (let attempt = 0; ; attempt += 1) {
-      await sleep(pause);
-      if (this.#reload !== run) return;
-      this.#flush();
-      this.#missed = [];
+      await new Promise((resolve) => setTimeout(resolve, pause));
+      if (this.#missed !== missed) return;
+      missed.length = 0;
       const snapshot = await fetchSnapshot(this).catch(warn);
-      if (this.#reload !== run) return;
+      if (this.#missed !== missed) return;
       if (snapshot) return this.#adopt(snapshot);
       pause = backOff(1000, attempt, Math.random);
     }
@@ -230,13 +224,10 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
 
   // The stream went on meanwhile: what the snapshot doesn't hold yet is applied to it.
   #adopt({ root, cursor }) {
-    this.#flush();
-    const missed = this.#missed.filter(({ id }) => !isCovered(id, cursor));
-    this.#reload = this.#missed = null;
-    this.#stale = false;
-    this.#shown = cursor;
+    this.#queue.unshift(...this.#missed);
+    this.#stale = this.#missed = null;
     this.adopt(root);
-    if (missed.length) this.take(missed);
     this.#remember(cursor);
+    this.#flush();
   }
 }

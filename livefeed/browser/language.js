@@ -1,21 +1,8 @@
-/** The formats of Intl in the language of the page. */
-
-const made = new Map();
-
-/** The language of an element; of `host` where the element is not in the page yet. */
-export const languageOf = (element, host = element) => (element.closest('[lang]') ?? host.closest('[lang]'))?.lang;
-
-/** `new Intl[name](language, options)`, made once; in the browser's language where the page's is none, as "en_US". */
-export function intl(name, language, options) {
-  const key = JSON.stringify([name, language, options]);
-  if (!made.has(key)) made.set(key, make(name, language, options));
-  return made.get(key);
-}
-
-function make(name, language, options) {
+/** The language of an element, as Intl takes it; the browser's own where the page's is none, as "en_US". */
+export function languageOf(element) {
   try {
-    return new Intl[name](language || undefined, options);
+    return Intl.getCanonicalLocales(element.closest('[lang]')?.lang)[0];
   } catch {
-    return new Intl[name](undefined, options);
+    return undefined;
   }
 }

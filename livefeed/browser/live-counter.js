@@ -1,5 +1,5 @@
 import { LiveElement } from './element.js';
-import { intl, languageOf } from './language.js';
+import { languageOf } from './language.js';
 import { write } from './rendering.js';
 
 const STEPS = { created: 1, deleted: -1 };
@@ -23,7 +23,7 @@ export class LiveCounterElement extends LiveElement {
   }
 
   ready() {
-    write(this.find('[data-field]') ?? this, intl('NumberFormat', languageOf(this)).format(this.value));
+    write(this.find('[data-field]') ?? this, this.value.toLocaleString(languageOf(this)));
   }
 
   take(batch) {

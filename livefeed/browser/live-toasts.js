@@ -1,5 +1,5 @@
 import { LiveElement } from './element.js';
-import { asText, fill } from './rendering.js';
+import { asText, make } from './rendering.js';
 import { textOf } from './texts.js';
 
 const SECONDS = 8;
@@ -13,7 +13,7 @@ export class LiveToastsElement extends LiveElement {
 
   constructor() {
     super();
-    this.addEventListener?.('keydown', ({ key, target }) => key === 'Escape' && this.#remove(target.closest(TOAST)));
+    this.addEventListener?.('keydown', ({ key, target }) => key === 'Escape' && this.#dismiss(target.closest(TOAST)));
     this.addEventListener?.('focusin', ({ relatedTarget }) => {
       if (relatedTarget && !this.contains(relatedTarget)) this.#cameFrom = relatedTarget;
     });
@@ -23,14 +23,14 @@ export class LiveToastsElement extends LiveElement {
     return this.find('[data-live-list]') ?? this;
   }
 
-  // A live region is there before what it is to say, and says only what is new.
-  ready() {
-    this.#region.setAttribute('role', 'status');
-    this.#region.ariaAtomic = false;
+  get #toasts() {
+    return [...this.#region.querySelectorAll(TOAST)];
   }
 
-  press(button) {
-    if (button.matches(DISMISS)) this.#remove(button.closest(TOAST));
+  // A live region is there before what it is to say, and says only what is new.
+  ready() {
+    this.#region.role = 'status';
+    this.#region.ariaAtomic = false;
   }
 
   take(batch) {
@@ -38,23 +38,14 @@ export class LiveToastsElement extends LiveElement {
   }
 
   #add(data) {
-    const others = [...this.#region.querySelectorAll(TOAST)];
-    const spare = others.length + 1 - Number(this.getAttribute('limit') ?? LIMIT);
-    for (const toast of others.filter(isLeft).slice(0, Math.max(spare, 0))) toast.remove();
-    const toast = this.#render(data);
-    this.#region.append(toast);
-    this.#expire(toast, Number(this.getAttribute('seconds') ?? SECONDS) * 1000);
-  }
-
-  #render(data) {
-    const template = this.find('template')?.content.firstElementChild;
-    const content = template && document.importNode(template, true);
-    if (content) fill(content, data, this);
+    const spare = this.#toasts.length + 1 - Number(this.getAttribute('limit') ?? LIMIT);
+    for (const toast of this.#toasts.filter(isLeft).slice(0, Math.max(spare, 0))) toast.remove();
     const toast = document.createElement('div');
     toast.dataset.liveToast = '';
-    toast.append(content ?? asText(data?.text ?? data));
+    toast.append(make(this, data) ?? asText(data?.text ?? data));
     if (!toast.querySelector(DISMISS)) toast.append(this.#button());
-    return toast;
+    this.#region.append(toast);
+    this.#expire(toast, Number(this.getAttribute('seconds') ?? SECONDS) * 1000);
   }
 
   #button() {
@@ -69,11 +60,15 @@ export class LiveToastsElement extends LiveElement {
     if (time) setTimeout(() => (isLeft(toast) ? toast.remove() : this.#expire(toast, time)), time);
   }
 
+  press(button) {
+    if (button.matches(DISMISS)) this.#dismiss(button.closest(TOAST));
+  }
+
   // Whoever was at it is at the next one then, or where they came from.
-  #remove(toast) {
-    const next = (toast?.nextElementSibling ?? toast?.previousElementSibling)?.querySelector(DISMISS);
+  #dismiss(toast) {
+    const near = toast?.nextElementSibling ?? toast?.previousElementSibling;
     toast?.remove();
-    (next ?? this.#cameFrom)?.focus({ preventScroll: true });
+    (near?.querySelector(DISMISS) ?? this.#cameFrom)?.focus({ preventScroll: true });
   }
 }
 

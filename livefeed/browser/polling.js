@@ -34,7 +34,7 @@ function begin(cursor, { cursor: end }) {
 
 /** Says what a page holds as a stream would have said it. */
 function deliver({ topics, unnamed = [], events, resets, cursor: end }, cursor, on, signal) {
-  const marks = marksOf(topics, end);
+  const marks = marksOf({ topics, cursor: end });
   const after = entriesOf(end);
   const position = new Map([...after, ...entriesOf(cursor)]);
   const say = (topic, entry, event) => {

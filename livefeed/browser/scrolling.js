@@ -10,13 +10,16 @@ function scrollerOf(list) {
 }
 
 const isPage = (box) => box === document.scrollingElement;
-const viewOf = (box) => (isPage(box) ? { top: 0, bottom: innerHeight } : box.getBoundingClientRect());
+
+/** How far an item's edge, the upper or the lower, is below that of what scrolls the list (px). */
+function distance(list, item, edge) {
+  const box = scrollerOf(list);
+  const view = isPage(box) ? { top: 0, bottom: innerHeight } : box.getBoundingClientRect();
+  return item.getBoundingClientRect()[edge] - view[edge];
+}
 
 /** Whether an item's edge, the upper or the lower, is scrolled out of view. */
-export function isScrolledPast(list, item, edge) {
-  const distance = item.getBoundingClientRect()[edge] - viewOf(scrollerOf(list))[edge];
-  return edge === 'top' ? distance < -SLACK : distance > SLACK;
-}
+export const isScrolledPast = (list, item, edge) => distance(list, item, edge) * (edge === 'top' ? -1 : 1) > SLACK;
 
 /**
  * Changes a list, and what is in view stays where it is: most browsers see to that, WebKit doesn't. Or it `follows`:
@@ -25,9 +28,10 @@ export function isScrolledPast(list, item, edge) {
 export function keepPlace(list, follows, change) {
   const box = scrollerOf(list);
   const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight <= SLACK && (box.scrollTop || !isPage(box));
-  const seen = [...list.children].find((item) => item.getBoundingClientRect().bottom > viewOf(box).top);
-  const before = seen?.getBoundingClientRect().top;
+  const seen = [...list.children].find((item) => item.getBoundingClientRect().bottom > 0);
+  const top = () => seen.getBoundingClientRect().top;
+  const before = seen && top();
   change();
   if (follows && atEnd) box.scrollTop = box.scrollHeight;
-  else if (!ANCHORS && box.scrollTop && seen?.isConnected) box.scrollTop += seen.getBoundingClientRect().top - before;
+  else if (!ANCHORS && box.scrollTop && seen?.isConnected) box.scrollTop += top() - before;
 }

@@ -1,4 +1,5 @@
 import { endpoint } from './endpoint.js';
+import { Membership } from './membership.js';
 import { report } from './reporting.js';
 import { fetchAs, settings } from './settings.js';
 import { unionAt } from './union.js';
@@ -38,9 +39,10 @@ export function follow(address, member) {
   const { src, credentials = 'same-origin', viewer = '', transport = 'fetch', share = '', worker } = address;
   const options = { worker, fetch: fetchAs, headers: (refused) => settings.headers?.(refused), mayShare: () => mayShare(address) };
   const union = unionAt(unions, { src: endpoint(src, []), credentials, viewer, transport, share }, options);
-  const membership = union.add(guarded(member));
+  const membership = new Membership(guarded(member));
+  union.add(membership);
   return {
-    leave: () => union.remove(membership),
+    leave: () => union.remove(membership) ?? membership.cursor,
     reconnect: () => union.call('reconnect'),
     get cursor() {
       return membership.cursor;

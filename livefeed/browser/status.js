@@ -13,7 +13,7 @@ export class StatusLine {
   #change;
   #timer;
   #since = 0; // when it was open last; 0 while it is
-  #said = '';
+  #said = 0; // of what kind it was
 
   constructor(element) {
     this.#element = element;
@@ -31,19 +31,13 @@ export class StatusLine {
     if (!line?.isConnected) return;
     const { state, at } = this.#change;
     const passing = PASSING.includes(state);
-    const age = this.#since && Date.now() - this.#since;
-    const text = textOf(this.#element, state);
-    if (!passing || age >= LASTS) {
-      write(line, timed(this.#element, text, at));
-      line.hidden = !text;
-    }
     const news = this.#since && (passing ? 'waiting' : state);
-    if (age >= NEWS || !news) this.#say(news || '', line.textContent);
-    if (news && (age < NEWS || text.includes('#'))) this.#timer = setTimeout(() => this.#look(), TICK);
-  }
-
-  #say(news, text) {
-    if (news !== this.#said) say(text);
-    this.#said = news;
+    const age = this.#since ? Date.now() - this.#since : NEWS;
+    if (!passing || age >= LASTS) {
+      write(line, timed(this.#element, textOf(this.#element, state), at));
+      line.hidden = !line.textContent;
+    }
+    if (age >= NEWS && news !== this.#said) say(line.textContent, (this.#said = news));
+    if (news && (passing || age < NEWS || state === 'limited')) this.#timer = setTimeout(() => this.#look(), TICK);
   }
 }

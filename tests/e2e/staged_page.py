@@ -47,11 +47,12 @@ def feed(
     viewer: str = "",
     attributes: str = 'limit="4" insert="prepend"',
     template: str = "",
+    texts: str = TEXTS,
 ) -> str:
     viewer = viewer and f'viewer="{viewer}"'
     role = "log" if "append" in attributes else "feed" if items else "group"
     return f"""
-      <live-feed id="{name}" src="{src}" topic="{topic}" cursor="{cursor}" {viewer} {attributes} {TEXTS}>
+      <live-feed id="{name}" src="{src}" topic="{topic}" cursor="{cursor}" {viewer} {attributes} {texts}>
         <div data-live-bar><p data-live-status hidden></p><button type="button" data-live-pause hidden></button></div>
         <button type="button" data-live-new hidden></button>
         <div data-live-list role="{role}" aria-label="News">{items}</div>

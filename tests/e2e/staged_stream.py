@@ -41,6 +41,7 @@ class Stream:
     """One event stream that the browser has open."""
 
     def __init__(self, handler: BaseHTTPRequestHandler, site: Site) -> None:
+        self.path = handler.path
         query = parse_qs(urlsplit(handler.path).query)
         self.topics = query.get("topic", [])
         self.client = query.get("client", [""])[0]

@@ -114,3 +114,28 @@ def test_every_element_follows_what_an_editor_does_and_a_pause_holds_the_list(
     reader.sees("The sirens have gone off", *before[:2])
     page.get_by_role("button", name="Dismiss").click()
     expect(page.locator("live-toasts [data-live-toast]")).to_have_count(0)
+
+
+AXE = "axe.run().then((run) => run.violations.map((v) => [v.id, v.nodes.map((n) => n.html)]))"
+
+
+@pytest.mark.needs("npm")
+def test_axe_finds_nothing_on_any_page_light_or_dark(site: Server, window: Callable, npm: Path) -> None:
+    axe = (npm / "axe-core" / "axe.min.js").read_text()
+    page = window(f"{site.url}/login/?next=/desk/")
+
+    def look(path: str) -> None:
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+            page.evaluate(axe)
+            assert page.evaluate(AXE) == [], f"{path}, {scheme}"
+
+    look("/login/")
+    page.fill("[name=username]", "editor")
+    page.fill("[name=password]", "livefeed")
+    page.press("[name=password]", "Enter")
+    expect(page.locator("live-feed").first).to_have_attribute("state", "open", timeout=LIMIT)
+    look("/desk/")
+    for path in ("/", "/section/harbour/", "/entry/2/", "/entry/2/edit/", "/notices/"):
+        page.goto(site.url + path)
+        look(path)

@@ -185,9 +185,9 @@ def _streamed(events: list[Event], case: Case) -> None:
 
 def _of_one(tail: Tail) -> list[bytes]:
     chunks = []
-    seq = 0
-    while seq < tail.head:
-        chunk, seq = render(tail.topic, tail.epoch, tail.after(seq))
+    position = Position(EPOCH, 0)
+    while position.seq < tail.head:
+        chunk, position = render(tail.topic, tail.epoch, tail.after(position.seq))
         chunks.append(chunk)
     return chunks
 

@@ -30,7 +30,7 @@ test('of ids that are not ours any other one is later', () => {
 test('a cursor is read by its marks, a topic’s mark from where it stands in the opening', () => {
   const cursor = `${at('a', 1)}.b___`;
   assert.deepEqual([...entriesOf(cursor)], [['a___', at('a', 1)], ['b___', 'b___']]);
-  assert.deepEqual([...marksOf(['x', 'y'], cursor)], [['x', 'a___'], ['y', 'b___']]);
+  assert.deepEqual([...marksOf({ topics: ['x', 'y'], cursor })], [['x', 'a___'], ['y', 'b___']]);
   assert.deepEqual([...entriesOf('')], []);
 });
 

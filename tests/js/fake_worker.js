@@ -1,5 +1,6 @@
 /** A browser with pages and a shared worker, as far as the two ends of sharing see it: ports, locks, `SharedWorker`. */
 
+import { Membership } from '../../livefeed/browser/membership.js';
 import { Union } from '../../livefeed/browser/union.js';
 import { serve } from '../../livefeed/browser/worker.js';
 import { FakeClock, FakeServer, settle } from './fakes.js';
@@ -142,7 +143,7 @@ export class FakeBrowser {
       member.onevent = ({ data }) => member.seen.push(JSON.parse(data));
       member.onreset = (reset) => member.resets.push(reset);
       member.onstate = ({ state, reason }) => member.states.push(`${state} ${reason}`);
-      member.membership = page.union.add(member);
+      page.union.add((member.membership = new Membership(member)));
       return member;
     };
     page.say = (type, target = page.window) => {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { formatted } from '../../livefeed/browser/formats.js';
+import { languageOf } from '../../livefeed/browser/language.js';
 
 /** What formats need of an element. */
 function element(format, { lang = 'de', text = '', ...attributes } = {}) {
@@ -11,7 +12,7 @@ function element(format, { lang = 'de', text = '', ...attributes } = {}) {
 
 const shown = (...from) => {
   const made = element(...from);
-  return formatted(made, made)?.replaceAll(/[\u00a0\u202f]/g, ' ');
+  return formatted(made, languageOf(made))?.replaceAll(/[\u00a0\u202f]/g, ' ');
 };
 
 test('numbers, shares and money are written in the language of the page', () => {
@@ -38,9 +39,9 @@ test('what is no number, no time, no known format and no currency stays as it is
 
 test('what was formatted once is formatted again from its value, not from its text', () => {
   const price = element('number', { text: '1234.5' });
-  price.textContent = formatted(price, price);
+  price.textContent = formatted(price, languageOf(price));
   assert.equal(price.dataset.value, '1234.5');
-  assert.equal(formatted(price, price), '1.234,5');
-  assert.equal(formatted(price, price, '7'), '7');
+  assert.equal(formatted(price, languageOf(price)), '1.234,5');
+  assert.equal(formatted(price, languageOf(price), '7'), '7');
   assert.equal(price.dataset.value, '7');
 });

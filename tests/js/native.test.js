@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
+import { Membership } from '../../livefeed/browser/membership.js';
 import { Union } from '../../livefeed/browser/union.js';
 import { FakeClock, at, setUp, settle } from './fakes.js';
 
@@ -76,7 +77,8 @@ test('a union knows the topic of an event by whose place its id moves', async (t
   const union = new Union({ src: 'https://site.test/livefeed/', transport: 'native', clock });
   for (const topic of ['a', 'b']) {
     const onevent = (event) => seen.push([topic, event.topic, event.data]);
-    union.add({ topic, cursor: at(topic, 1), types: ['created'], onevent, onreset() {}, onstate() {} });
+    const member = { topic, cursor: at(topic, 1), types: ['created'], onevent, onreset() {}, onstate() {} };
+    union.add(new Membership(member));
   }
   await clock.advance(30);
   const source = FakeEventSource.all.at(-1);

@@ -102,7 +102,8 @@ def chunk_is_not_made_anew() -> list[Patch]:
     def add(self: Tail, epoch: str, frame: Frame) -> None:
         self.epoch = epoch
         self._frames.append(frame)
-        self._chunks = {seq: (chunk, self.head) for seq, (chunk, _) in self._chunks.items()}
+        end = Position(epoch, self.head)
+        self._chunks = {seq: (chunk, end) for seq, (chunk, _) in self._chunks.items()}
         self._budget.spend(self, frame.cost)
 
     return [(Tail, "add", add)]

@@ -1,3 +1,0 @@
-/** Time that passes. */
-
-export const sleep = (delay) => new Promise((resolve) => setTimeout(resolve, delay));

@@ -1,0 +1,189 @@
+"""What an event and a reader cost, in counts that are the same everywhere: statements, messages, writes, wake-ups.
+
+How long each takes is measured by hand (``make bench``); that there are no more of them than this is held here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from channels.layers import InMemoryChannelLayer
+from django.db import connection, transaction
+
+from livefeed import broker, publish
+from livefeed.events import Event
+from livefeed.history import History, get_history
+from livefeed.hub import Hub
+from livefeed.outlets import Rest
+from livefeed.streams import EventStream, place
+from livefeed.tail import Subscription
+from livefeed.viewers import Viewer
+from tests.reading import append, eventually, plain_encode, subscribe
+from tests.testapp.models import Article
+from tests.writing import statements
+
+pytest_plugins = ["tests.reading_fixtures"]
+
+#: SQLite locks by a write and then reads; the others lock by reading.
+LOCK = 2 if connection.vendor == "sqlite" else 1
+
+
+def ours(seen: Sequence[str]) -> list[str]:
+    """Return the statements that ask our own tables."""
+    return [sql for sql in seen if "livefeed_" in sql and not sql.startswith(("SAVEPOINT", "RELEASE"))]
+
+
+# -- statements -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_transaction_pays_one_statement_and_its_commit_four() -> None:
+    publish("cost", 0)
+    with statements() as seen:
+        with transaction.atomic():
+            publish("cost", 1)
+            assert len(ours(seen)) == 1
+        assert len(ours(seen)) == 1 + LOCK + 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_published_in_autocommit_pays_four_statements() -> None:
+    publish("cost", 0)
+    with statements() as seen:
+        publish("cost", 1)
+    assert len(ours(seen)) == LOCK + 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_hundred_saves_in_one_transaction_are_numbered_in_one_go() -> None:
+    article = Article.objects.create(title="One")
+    feeds = 2
+    with statements() as seen, transaction.atomic():
+        for n in range(100):
+            article.title = str(n)
+            article.save()
+    inserts = [sql for sql in ours(seen) if sql.startswith("INSERT")]
+    assert len(inserts) == 100 * feeds
+    assert len(ours(seen)) - len(inserts) == feeds * (LOCK + 3)
+
+
+# -- messages ---------------------------------------------------------------------------------------------------------
+
+
+class CountedLayer(InMemoryChannelLayer):
+    """Counts what it is asked to send."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = 0
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        self.sent += 1
+        await super().group_send(group, message)
+
+
+@pytest.mark.parametrize("readers", [1, 100])
+async def test_an_event_is_one_message_of_the_layer_and_no_read_of_the_history_however_many_read(
+    memory: History, monkeypatch: pytest.MonkeyPatch, readers: int
+) -> None:
+    layer = CountedLayer()
+    monkeypatch.setattr(broker, "channel_layer", lambda: layer)
+    reads: list[str] = []
+    monkeypatch.setattr(get_history(), "read", lambda topic, *rest: reads.append(topic))
+    hub = Hub(plain_encode)
+    subscriptions = [await subscribe(hub, "t") for _ in range(readers)]
+    (stretch,) = append("t", 1)
+    broker.send(stretch)
+    await eventually(lambda: all(each.take() for each in subscriptions), "everybody has it")
+    assert (layer.sent, reads) == (1, [])
+    await hub.stop()
+
+
+# -- writes and wake-ups ----------------------------------------------------------------------------------------------
+
+
+class Client:
+    """The server's end of one connection: it counts what is written, by the flush or by the stream's own task."""
+
+    def __init__(self, hub: Hub, subscription: Subscription) -> None:
+        self.written: list[bytes] = []
+        self.woken = 0
+        self.stream = EventStream(
+            hub, subscription, b"", viewer=Viewer(None, None, ""), names={}, lease="", on_end=lambda stream: None
+        )
+        self._task = asyncio.ensure_future(self._read())
+
+    async def _read(self) -> None:
+        async for chunk in self.stream:
+            self.woken += 1
+            self.written.append(chunk)
+
+    def write_through(self, chunk: bytes) -> Rest | None:
+        self.written.append(chunk)
+        return None
+
+    async def leave(self) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        await self.stream.aclose()
+
+
+async def clients(hub: Hub, count: int, *, short: bool) -> list[Client]:
+    """Return clients who wait for events."""
+    made = []
+    for _ in range(count):
+        subscription, _ = await place(hub, ["t"], None, garbage=False)
+        made.append(Client(hub, subscription))
+        if short:
+            made[-1].stream.use(made[-1])
+    await eventually(lambda: all(each.stream._subscription._waiter for each in made), "they wait")
+    return made
+
+
+@pytest.mark.parametrize("short", [True, False], ids=["the short way", "the long way"])
+async def test_an_event_is_encoded_once_and_written_once_to_each_reader(hub: Hub, short: bool) -> None:
+    encoded: list[Event] = []
+    hub._encode = lambda event: encoded.append(event) or plain_encode(event)  # type: ignore[func-returns-value]
+    readers = await clients(hub, 20, short=short)
+    for n in range(3):
+        hub.receive(*append("t", n))
+        await eventually(lambda n=n: all(len(each.written) == n + 1 for each in readers), "everybody has it")
+    assert len(encoded) == 3
+    assert len({id(each.written[2]) for each in readers}) == 1
+    assert {each.woken for each in readers} == {0 if short else 3}
+    for each in readers:
+        await each.leave()
+
+
+@pytest.mark.parametrize("short", [True, False], ids=["the short way", "the long way"])
+async def test_events_that_come_together_are_one_write_to_each_reader(hub: Hub, short: bool) -> None:
+    readers = await clients(hub, 20, short=short)
+    for stretch in append("t", *range(50)):
+        hub.receive(stretch)
+    await eventually(lambda: all(each.written for each in readers), "everybody has them")
+    assert {len(each.written) for each in readers} == {1}
+    assert {each.written[0].count(b"data: ") for each in readers} == {50}
+    for each in readers:
+        await each.leave()
+
+
+async def test_what_was_delivered_leaves_one_frame_behind_however_many_read(hub: Hub) -> None:
+    readers = await clients(hub, 50, short=True)
+
+    async def deliver(first: int, last: int) -> None:
+        for n in range(first, last):
+            hub.receive(*append("t", n))
+            await eventually(lambda n=n: all(len(each.written) == n + 1 for each in readers), "everybody has it")
+
+    await deliver(0, 5)
+    gc.collect()
+    before = len(gc.get_objects())
+    await deliver(5, 15)
+    gc.collect()
+    assert len(gc.get_objects()) - before < 10 * 10  # an event, in the history too, its stretch and its frame
+    for each in readers:
+        await each.leave()
