@@ -5,19 +5,17 @@ export const LONGEST_WAIT = 60_000;
 
 export const isRefused = (state) => state === 'denied' || state === 'failed';
 
+const STATES = { 204: 'closed', 401: 'denied', 403: 'denied', 404: 'denied', 408: 'waiting', 425: 'waiting', 429: 'limited' };
+
 /** What an answer means, or null for one of the type asked for. `wait` (ms) where the server names it. */
 export function judge({ status, redirected, headers }, wanted, now) {
   const type = (headers.get('content-type') ?? '').split(';')[0].trim().toLowerCase();
   const reason = `http-${status}`;
-  if (status === 204) return { state: 'closed', reason };
   if (status === 501) return { reason, held: true }; // a site under WSGI has pages, but no streams
-  if ([401, 403, 404].includes(status)) return { state: 'denied', reason };
-  if ([408, 425, 429].includes(status) || status >= 500) {
-    return { state: status === 429 ? 'limited' : 'waiting', reason, wait: retryAfter(headers, now) };
-  }
-  if (status === 200 && type === wanted) return null;
-  if (redirected && type === 'text/html') return { state: 'denied', reason: 'login' };
-  return { state: 'failed', reason: status === 200 ? 'type' : reason };
+  const state = STATES[status] ?? (status >= 500 ? 'waiting' : 'failed');
+  if (status !== 200) return { state, reason, wait: retryAfter(headers, now) };
+  if (type === wanted) return null;
+  return redirected && type === 'text/html' ? { state: 'denied', reason: 'login' } : { state, reason: 'type' };
 }
 
 // RFC 9110, 10.2.3: seconds, or a date.

@@ -168,9 +168,7 @@ class Connection {
     if (viewer && detail.viewer && detail.viewer !== viewer) return this.#ended(source, { state: 'denied', reason: 'viewer' });
     if (source === this.#next) this.#switch(source);
     this.#head = source.kind === 'pages' ? '' : (detail.head ?? '');
-    if (detail.cursor) this.#cursor = detail.cursor;
-    this.#tell('onopen', detail);
-    if (!source.run.signal.aborted) this.#progress();
+    this.#advance(source, detail.cursor || this.#cursor, 'onopen', detail);
   }
 
   #switch(source) {
@@ -188,16 +186,17 @@ class Connection {
   }
 
   #moved(source, id) {
-    if (source !== this.#current || id === this.#cursor) return; // an opening's id comes again in the opening
-    this.#cursor = id;
-    this.#tell('onmove', id);
-    if (!source.run.signal.aborted) this.#progress();
+    if (source === this.#current && id !== this.#cursor) this.#advance(source, id, 'onmove', id); // else the opening says it
   }
 
   #event(source, event) {
-    this.#cursor = event.id;
     if (!this.#alarm.isSet) this.#attempt = 0;
-    this.#tell('onevent', event);
+    this.#advance(source, event.id, 'onevent', event);
+  }
+
+  #advance(source, cursor, call, detail) {
+    this.#cursor = cursor;
+    this.#tell(call, detail);
     if (!source.run.signal.aborted) this.#progress();
   }
 
@@ -237,10 +236,7 @@ class Connection {
     if (wasCurrent && this.#next) return; // its successor has taken its place on the server already
     if (reason === 'sleep') return this.#start('sleep');
     if (this.#current?.kind === 'pages') return this.#tryStreaming();
-    if (!this.#patient && !this.#current) {
-      if (ending.held) return this.#open('pages');
-      if (source.kind === 'pages' && state === 'failed' && !wasCurrent) return this.#trust();
-    }
+    if (ending.held && !this.#patient && !this.#current) return this.#open('pages');
     if (state === 'failed') return this.#finish(state, reason);
     this.#wait(ending);
   }
@@ -248,12 +244,6 @@ class Connection {
   #finish(state, reason) {
     this.#stop();
     this.#become(state, { reason });
-  }
-
-  // No pages either: so it is another kind of server, and its stream was open when its headers came.
-  #trust() {
-    this.#patient = true;
-    this.#open(this.#transport);
   }
 
   #wait({ state = 'waiting', reason, wait, limit }) {
@@ -297,10 +287,10 @@ class Connection {
     const { document } = globalThis;
     const { signal } = this.#lifetime;
     const on = (target, type, listener) => target?.addEventListener?.(type, listener, { signal });
-    on(globalThis, 'pagehide', () => this.#hold('page'));
-    on(globalThis, 'pageshow', () => this.#release('page'));
-    on(document, 'freeze', () => this.#hold('page'));
-    on(document, 'resume', () => this.#release('page'));
+    for (const [target, hide, show] of [[globalThis, 'pagehide', 'pageshow'], [document, 'freeze', 'resume']]) {
+      on(target, hide, () => this.#hold('page'));
+      on(target, show, () => this.#release('page'));
+    }
     on(document, 'visibilitychange', () => document.hidden || this.hurry());
     on(globalThis, 'online', () => (isRefused(this.#state) ? this.#start('online') : this.hurry()));
   }

@@ -42,16 +42,16 @@ export class LiveEventSource extends EventTarget {
     const link = this.#link;
     this.#link = null;
     if (!link) return;
-    this.#cursor = link.leave();
-    this.state = 'closed';
-    this.#fire(Object.assign(new Event('state'), { detail: { state: 'closed', reason: 'close', attempt: 0 } }));
+    link.leave?.() ?? link.close();
+    this.#cursor = link.cursor;
+    this.#show({ state: 'closed', reason: 'close', attempt: 0 });
   }
 
   #open(url, { share, viewer, lastEventId, headers, transport, types, fetch }) {
     const [topic, [since = ''], [digest]] = OURS.map((name) => url.searchParams.getAll(name));
     const options = { credentials: this.withCredentials ? 'include' : 'same-origin', transport };
     const member = { cursor: lastEventId ?? since, types, ...this.#listeners() };
-    if (!topic.length || headers || fetch) return own(url, { ...options, headers, fetch, ...member });
+    if (!topic.length || headers || fetch) return connect(url, { ...options, headers, fetch, ...member });
     for (const name of OURS) url.searchParams.delete(name);
     return follow({ ...options, src: url.href, viewer: viewer ?? digest, share }, { topic, ...member });
   }
@@ -73,10 +73,14 @@ export class LiveEventSource extends EventTarget {
   // As a browser's: `open` whenever it has opened, `error` whenever it is not open any more, or not yet again.
   #become(change) {
     const before = this.readyState;
-    this.state = change.state;
-    this.#fire(Object.assign(new Event('state'), { detail: change }));
+    this.#show(change);
     if (this.readyState === 1) before === 1 || this.#fire(new Event('open'));
     else if (before === 1 || change.state !== 'connecting') this.#fire(new Event('error'));
+  }
+
+  #show(detail) {
+    this.state = detail.state;
+    this.#fire(Object.assign(new Event('state'), { detail }));
   }
 
   #fire(event) {
@@ -87,14 +91,3 @@ export class LiveEventSource extends EventTarget {
 
 Object.assign(LiveEventSource, CONSTANTS);
 Object.assign(LiveEventSource.prototype, CONSTANTS);
-
-function own(url, options) {
-  const connection = connect(url, options);
-  return {
-    leave: () => connection.close() ?? connection.cursor,
-    reconnect: () => connection.reconnect(),
-    get cursor() {
-      return connection.cursor;
-    },
-  };
-}

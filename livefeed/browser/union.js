@@ -67,11 +67,7 @@ export class Union {
     this.#clock.clearTimeout(this.#leaving);
     if (!this.members.size) return this.#leave();
     const place = { ...this.#place, head: this.#place.cursor };
-    for (const member of this.#waiting) {
-      member.joined = covers(place, member);
-      if (member.joined) member.hear('onopen', place, place);
-    }
-    this.#tell();
+    this.#settle(this.#waiting, place, false);
     // Who has just been rendered may be let in, whatever the others were told.
     const refused = this.#arrived && isRefused(this.#change?.state);
     this.#arrived = false;
@@ -119,11 +115,16 @@ export class Union {
   /** `stale`: more has been asked for since, and is under way. */
   #opened({ topics = [], refused = [], cursor = '', head = cursor, stale }) {
     const place = (this.#place = { topics, refused, cursor, head });
-    for (const member of this.members) {
-      member.joined = (member.asked && !stale) || covers(place, member);
+    this.#settle(this.members, place, !stale);
+    if (!stale && this.#waiting.length) this.#gather();
+  }
+
+  // The request may have been made before somebody came: it has no topic of theirs, or begins behind their place.
+  #settle(members, place, isNewest) {
+    for (const member of members) {
+      member.joined = (isNewest && member.asked) || covers(place, member);
       member.hear('onopen', place, place);
     }
-    if (!stale && this.#waiting.length) this.#gather();
     this.#tell();
   }
 

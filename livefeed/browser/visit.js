@@ -28,9 +28,9 @@ export function visit(to, on, { signal }, source) {
     to.alarm.set(PATIENCE, () => resolve({}));
     const { src, credentials, viewer, transport } = to;
     live(to.clock, signal, say, (lock) => {
-      say({ hello: { src, credentials, viewer, transport }, lock });
-      source.call = (call) => say(call === 'renew' ? { join: ++joins, ...to.where() } : { call });
-      source.call('renew');
+      const join = () => ({ join: ++joins, ...to.where() });
+      say({ hello: { src, credentials, viewer, transport }, lock, ...join() });
+      source.call = (call) => say(call === 'renew' ? join() : { call });
     });
   });
 }
@@ -60,5 +60,9 @@ export const wait = (lock, signal, callback, locks = navigator.locks) =>
   locks?.request(lock, { signal }, callback).catch(() => {});
 
 async function answer({ headers }, { refused }, say) {
-  say(await Promise.resolve(headers?.(refused)).then((headers) => ({ headers }), (error) => ({ error: String(error) })));
+  try {
+    say({ headers: await headers?.(refused) });
+  } catch (error) {
+    say({ error: String(error) });
+  }
 }

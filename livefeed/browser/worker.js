@@ -1,7 +1,7 @@
 /**
  * The shared worker: a union whose members are the pages. What is said over a port:
  *
- *     page → worker  {hello: {src, credentials, viewer, transport}, lock}   first; the page holds the lock while it lives
+ *     page → worker  {hello: {src, credentials, viewer, transport}, lock, join …}   first; the page holds the lock while it lives
  *                    {join: n, topics, types, cursor}    for what it is here, now; the last one counts
  *                    {call: "reconnect" | "hurry"}
  *                    {headers} or {error}                to {ask}
@@ -27,7 +27,7 @@ export function serve(scope, clock = SYSTEM_CLOCK) {
   const lock = newLock();
   const hold = (ready) => () => ready() ?? new Promise(() => {}); // for life
   const ready = new Promise((resolve) => (locks ? locks.request(lock, hold(resolve)) : resolve()));
-  const office = { clock, locks, lock, ready, unions: new Map() };
+  const office = { clock, locks, welcome: ready.then(() => ({ hello: lock })), unions: new Map() };
   scope.onconnect = ({ ports: [port] }) => new Visitor(port, office);
 }
 
@@ -45,7 +45,7 @@ async function askPages({ members }, refused) {
 class Visitor {
   #port;
   #office;
-  #address;
+  #union;
   #join; // the number of the last one
   #answer;
   #silence;
@@ -70,28 +70,22 @@ class Visitor {
     });
   }
 
-  get #union() {
-    const { clock, unions } = this.#office;
-    const union = unionAt(unions, this.#address, { linger: LINGER, headers: (refused) => askPages(union, refused), clock });
-    return union;
-  }
-
   #take({ hello, lock, join, call, ping, bye, ...said }) {
     if (this.#stay.signal.aborted) return bye || this.#port.postMessage({ away: 1 });
     if (hello) this.#welcome(hello, lock);
-    else if (join) this.#enter(join, said);
+    if (join) this.#enter(join, said);
     else if (call) this.#union.call(call);
     else if (bye) this.#leave();
     else if (ping) this.#listen();
     else this.#answer?.(said);
   }
 
-  async #welcome(hello, lock) {
-    const { locks, ready, lock: own } = this.#office;
-    this.#address = hello;
+  #welcome(address, lock) {
+    const { clock, locks, unions, welcome } = this.#office;
+    const headers = (refused) => askPages(union, refused);
+    const union = (this.#union = unionAt(unions, address, { linger: LINGER, headers, clock }));
     if (lock) wait(lock, this.#stay.signal, () => this.#leave(), locks);
-    await ready;
-    this.#port.postMessage({ hello: own });
+    welcome.then((message) => this.#port.postMessage(message));
   }
 
   #enter(join, said) {
@@ -109,6 +103,6 @@ class Visitor {
   #leave() {
     this.#stay.abort();
     this.#office.clock.clearTimeout(this.#silence);
-    this.#union.remove(this);
+    this.#union?.remove(this); // it may leave before it was let in
   }
 }

@@ -133,14 +133,10 @@ for (const [answer, state, reason] of [
   });
 }
 
-test('a server without pages is not ours: its stream is open with its headers, and is not watched', async () => {
-  const it = follow([{}, { status: 200, type: 'text/event-stream' }, {}]);
+test('a server that holds the stream back and has no pages either is not ours', async () => {
+  const it = follow([{}, { status: 200, type: 'text/event-stream' }]);
   await it.clock.advance(OPENING);
-  assert.equal(it.connection.state, 'open');
-  await it.clock.advance(60 * MINUTE);
-  assert.equal(it.requests.length, 3);
-  await it.stream.send('data: x\n\n');
-  assert.deepEqual(it.events.map(({ data }) => data), ['x']);
+  assert.deepEqual([it.state.state, it.state.reason, it.clock.timers.size], ['failed', 'type', 0]);
 });
 
 test('pause ends the pages, and resume begins with a stream', async () => {

@@ -185,8 +185,13 @@ test('a page that does not answer is passed over, and one whose headers fail is 
   await browser.gather(page);
   await browser.clock.advance(2000);
   assert.deepEqual([browser.server.requests.length, member.states.at(-1)], [0, 'waiting network']);
+  page.headers = () => {
+    throw new Error('no token');
+  };
+  await browser.clock.advance(4000);
+  assert.deepEqual([browser.server.requests.length, member.states.at(-1)], [0, 'waiting network']);
   page.headers = async () => ({ Authorization: 'back' });
-  await browser.clock.advance(3000);
+  await browser.clock.advance(12_000);
   assert.equal(browser.server.requests[0].headers.Authorization, 'back');
 });
 
