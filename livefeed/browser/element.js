@@ -40,6 +40,10 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
       const button = target.closest('button');
       if (button && isOf(this, button)) this.#press(button);
     });
+    this.addEventListener?.('animationend', ({ target }) => {
+      delete target.dataset.liveAdded;
+      delete this.dataset.liveChanged;
+    });
   }
 
   get state() {

@@ -24,7 +24,6 @@ export class LiveList {
 
   constructor(feed) {
     this.#feed = feed;
-    feed.addEventListener?.('animationend', ({ target }) => target.removeAttribute('data-live-added'));
   }
 
   get node() {
@@ -168,7 +167,6 @@ export class LiveList {
 
   #keep(known, item) {
     format(item, this.#feed);
-    known?.removeAttribute('data-live-added');
     return known ? morph(known, item) : item;
   }
 

@@ -8,11 +8,6 @@ const STEPS = { created: 1, deleted: -1 };
 export class LiveCounterElement extends LiveElement {
   show = 'count';
 
-  constructor() {
-    super();
-    this.addEventListener?.('animationend', () => this.removeAttribute('data-live-changed'));
-  }
-
   get value() {
     return Number(this.getAttribute('value'));
   }

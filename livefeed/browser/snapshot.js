@@ -1,5 +1,5 @@
 import { ask } from './asking.js';
-import { endpoint, plainName } from './endpoint.js';
+import { endpoint } from './endpoint.js';
 import { parse } from './html.js';
 import { fetchAs, settings } from './settings.js';
 
@@ -10,16 +10,15 @@ const ASKED = ['show', 'limit', 'insert', 'key'];
 export async function fetchSnapshot(element) {
   const given = (name) => element.getAttribute(name) ?? element[name];
   const asked = ASKED.filter(given).map((name) => [name, given(name)]);
-  const topic = given('topic');
   const to = {
     url: endpoint(given('src'), [], Object.fromEntries(asked)),
-    topics: [topic],
+    topics: [given('topic')],
     credentials: given('credentials'),
     fetch: fetchAs,
     headers: settings.headers,
   };
   const response = await ask(to, 'text/html', AbortSignal.timeout(TIMEOUT));
   const root = parse(await response.text()).querySelector('[data-live-snapshot]');
-  if (!response.ok || !root) throw new Error(`No snapshot of "${plainName(topic)}": status ${response.status}.`);
+  if (!response.ok || !root) throw new Error(`No snapshot: ${response.status} of ${response.url}`);
   return { root, cursor: root.dataset.cursor ?? '' };
 }
