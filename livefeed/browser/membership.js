@@ -8,8 +8,8 @@ const LIVE = ['open', 'catching-up', 'polling'];
 // that sorts behind another was signed later, and holds longer.
 const isRefused = (topic, { refused }) => refused.some((name) => plainName(name) === plainName(topic) && name >= topic);
 
-/** Of several that members were rendered with the newest is asked for: plain name -> topic. */
-export const newestNames = (topics) => new Map(topics.sort().map((topic) => [plainName(topic), topic]));
+/** Of several that members were rendered with the newest is asked for, in the order they came: plain name -> topic. */
+export const newestNames = (topics) => new Map([...topics, ...[...topics].sort()].map((topic) => [plainName(topic), topic]));
 
 /** Whether a connection at this place lacks nothing for who stands at `cursor`: all is behind it, or was refused. */
 export function covers(place, { topics, cursor }) {
