@@ -79,6 +79,10 @@ export class LiveList {
   open() {
     this.#show();
     this.settle();
+    this.#goToNewest();
+  }
+
+  #goToNewest() {
     focusOn(this.#nearest ?? this.node);
   }
 
@@ -99,6 +103,7 @@ export class LiveList {
     const role = this.node.getAttribute('role');
     if (role === 'feed' || role === 'group') this.node.setAttribute('role', this.#nearest ? 'feed' : 'group');
     if (!button) return;
+    if (!this.#waiting.size && button === document.activeElement) this.#goToNewest(); // hidden, it would lose the focus
     button.hidden = !this.#waiting.size;
     button.textContent = newItems(this.#feed, this.#waiting.size);
   }

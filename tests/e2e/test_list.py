@@ -79,9 +79,11 @@ def test_new_items_wait_while_somebody_reads_further_down_and_nothing_jumps(site
     site.stream().send(created(12, "twelve"))
     until(page, "!document.querySelector('[data-live-new]').hidden")
     page.evaluate("document.querySelector('live-feed').setAttribute('hold', 'never')")
+    page.focus("[data-live-new]")
     site.stream().send(created(13, "thirteen"))
     wait_for_keys(page, [13, 12, 11, 10, 9, 8, 6, 5])
     assert button.is_hidden()
+    assert page.evaluate("document.activeElement.dataset.key") == "13"  # the button took no focus along
 
 
 def test_a_chat_follows_its_end_unless_somebody_reads_further_up(site: Site, live: Window) -> None:
