@@ -1,7 +1,7 @@
 import { SYSTEM_CLOCK } from './alarm.js';
 import { isRefused } from './answers.js';
 import { connect } from './connection.js';
-import { oldest } from './cursors.js';
+import { entriesOf, marksOf, oldest } from './cursors.js';
 import { plainName } from './endpoint.js';
 import { covers, newestNames } from './membership.js';
 
@@ -18,6 +18,7 @@ export class Union {
   #options;
   #clock;
   #place = { topics: [], refused: [], cursor: '' }; // what the connection has opened with, and where it stands
+  #asked; // the topics that the newest request was for, as they were asked for
   #connection;
   #change; // the connection's last one
   #arrived = false; // somebody, since the last look
@@ -102,14 +103,20 @@ export class Union {
     });
   }
 
-  // Who has joined stands where the connection does, or further on.
   #where() {
-    const { topics, cursor } = this.#place;
+    if (!this.members.size) return { topics: this.#asked, cursor: this.#place.cursor };
     const cursors = this.#waiting.map((member) => member.cursor);
-    if (cursors.length < this.members.size || !cursors.length) cursors.unshift(cursor);
+    if (cursors.length < this.members.size) cursors.unshift(this.#reached);
     for (const member of this.members) member.asked = true;
     const types = [...this.members].flatMap((member) => member.types);
-    return { topics: this.members.size ? [...this.#names.values()] : topics, types, cursor: oldest(cursors) };
+    this.#asked = [...this.#names.values()];
+    return { topics: this.#asked, types, cursor: oldest(cursors) };
+  }
+
+  // Who has joined stands where the connection does, or further on.
+  get #reached() {
+    const [marks, entries] = [marksOf(this.#place), entriesOf(this.#place.cursor)];
+    return [...this.#names.keys()].map((name) => entries.get(marks.get(name)) ?? '').join('.');
   }
 
   /** `stale`: more has been asked for since, and is under way. */
