@@ -1,20 +1,19 @@
-"""What an event and a reader cost, in counts that are the same everywhere: statements, messages, writes, wake-ups.
+"""What an event and a reader cost, in counts that are the same everywhere: messages, writes, wake-ups.
 
-How long each takes is measured by hand (``make bench``); that there are no more of them than this is held here.
+How long each takes is measured by hand (``make bench``); that there are no more of them than this is held here. What
+the writer pays, in statements and commands, is in test_costs_of_writing.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from channels.layers import InMemoryChannelLayer
-from django.db import connection, transaction
 
-from livefeed import broker, publish
+from livefeed import broker
 from livefeed.events import Event
 from livefeed.history import History, get_history
 from livefeed.hub import Hub
@@ -23,53 +22,8 @@ from livefeed.streams import EventStream, place
 from livefeed.tail import Subscription
 from livefeed.viewers import Viewer
 from tests.reading import append, eventually, plain_encode, subscribe
-from tests.testapp.models import Article
-from tests.writing import statements
 
 pytest_plugins = ["tests.reading_fixtures"]
-
-#: SQLite locks by a write and then reads; the others lock by reading.
-LOCK = 2 if connection.vendor == "sqlite" else 1
-
-
-def ours(seen: Sequence[str]) -> list[str]:
-    """Return the statements that ask our own tables."""
-    return [sql for sql in seen if "livefeed_" in sql and not sql.startswith(("SAVEPOINT", "RELEASE"))]
-
-
-# -- statements -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_transaction_pays_one_statement_and_its_commit_four() -> None:
-    publish("cost", 0)
-    with statements() as seen:
-        with transaction.atomic():
-            publish("cost", 1)
-            assert len(ours(seen)) == 1
-        assert len(ours(seen)) == 1 + LOCK + 3
-
-
-@pytest.mark.django_db(transaction=True)
-def test_what_is_published_in_autocommit_pays_four_statements() -> None:
-    publish("cost", 0)
-    with statements() as seen:
-        publish("cost", 1)
-    assert len(ours(seen)) == LOCK + 3
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_hundred_saves_in_one_transaction_are_numbered_in_one_go() -> None:
-    article = Article.objects.create(title="One")
-    feeds = 2
-    with statements() as seen, transaction.atomic():
-        for n in range(100):
-            article.title = str(n)
-            article.save()
-    inserts = [sql for sql in ours(seen) if sql.startswith("INSERT")]
-    assert len(inserts) == 100 * feeds
-    assert len(ours(seen)) - len(inserts) == feeds * (LOCK + 3)
-
 
 # -- messages ---------------------------------------------------------------------------------------------------------
 
