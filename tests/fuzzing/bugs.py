@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -145,17 +144,7 @@ def reserved_types_are_published() -> list[Patch]:
 def nan_is_written() -> list[Patch]:
     """No browser reads it."""
 
-    def dumps(data: Any, **kwargs: Any) -> str:
-        return json.dumps(data, **{**kwargs, "allow_nan": True})
-
-    return [(events, "json", _Json(dumps))]
-
-
-class _Json:
-    loads = staticmethod(json.loads)
-
-    def __init__(self, dumps: Callable[..., str]) -> None:
-        self.dumps = dumps
+    return [(events._ENCODER, "allow_nan", True)]
 
 
 @bug("encode")
