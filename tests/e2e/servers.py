@@ -18,7 +18,7 @@ from tests.services import find
 APPLICATION = "project.asgi:application"
 SECTION = "harbour"
 COMMANDS: dict[str, list[str]] = {
-    "daphne": ["daphne", "-b", "127.0.0.1", "-p", "{port}", "{application}"],
+    "daphne": ["daphne", "-e", "tcp:port={port}:interface=127.0.0.1:backlog=2048", "{application}"],
     "uvicorn": ["uvicorn", "--host", "127.0.0.1", "--port", "{port}", "{application}"],
     "granian": ["granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}", "{application}"],
     "hypercorn": ["hypercorn", "--bind", "127.0.0.1:{port}", "{application}"],

@@ -154,7 +154,7 @@ async def test_honest_people_get_through_an_attack_and_the_server_is_what_it_was
         record_property(f"{kind}: grew at most by MiB", (memory(server, "VmHWM") - size) / MIB)
         assert met.get("stream", 0) <= LIMIT
         proper = [met.get(answer, 0) for answer in ("stream", "refused", "429", "503")]  # 503: the line was full
-        assert sum(proper) == count, "everybody got an answer, and a proper one"
+        assert sum(proper) == count, f"everybody got an answer, and a proper one: {met}"
         assert "500" not in answers
         assert visitor.statuses == {200}
         assert memory(server, "VmHWM") - size < GROWTH + count * GROWTH_EACH
