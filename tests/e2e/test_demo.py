@@ -60,7 +60,7 @@ def test_a_tab_that_was_offline_shows_everything_once_and_in_order_when_it_is_ba
         offline.sees("There before")
 
         wire.cut()
-        offline.page.wait_for_selector("live-feed:not([state=live])")
+        offline.page.wait_for_selector("live-feed:not([state=open])")
         for title in ("First", "Second", "Third", "Fourth"):
             editor.add(title)
         editor.change("Second", to="Second, corrected")
