@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Protocol
 
+import pytest
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
@@ -72,3 +74,13 @@ class Chromium:
     def close_tabs(self) -> None:
         self._context.close()
         self._context = self._browser.new_context()
+
+
+def in_every_engine(*others_need: str) -> pytest.MarkDecorator:
+    """Run a module's tests in Chromium, and in the others too where there is what they need besides."""
+    params = [
+        pytest.param("chromium", marks=pytest.mark.browser),
+        pytest.param("firefox", marks=pytest.mark.needs("firefox", *others_need)),
+        pytest.param("webkit", marks=pytest.mark.needs("webkit", *others_need)),
+    ]
+    return pytest.mark.parametrize("started", params, indirect=True, scope="module")

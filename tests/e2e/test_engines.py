@@ -5,45 +5,19 @@ The full set runs in Chromium; this is the core of it, where engines differ: soc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.e2e.engines import Chromium, Engine, Tab
-from tests.e2e.firefox import run_firefox
+from tests.e2e.engines import Engine, Tab, in_every_engine
 from tests.e2e.staged_page import LIMIT, document, feed, item, until, wait_for_keys
 from tests.e2e.staged_site import STRICT, Answer, Handler, Site
 from tests.e2e.staged_stream import block, created, cursor
-from tests.e2e.webkit import run_webkit
 
-pytest_plugins = ["tests.e2e.staged_fixtures"]
+pytestmark = in_every_engine()
+pytest_plugins = ["tests.e2e.engine_fixtures", "tests.e2e.staged_fixtures"]
 
 FEED = "document.querySelector('live-feed')"
-
-
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param("chromium", marks=pytest.mark.browser),
-        pytest.param("firefox", marks=pytest.mark.needs("firefox")),
-        pytest.param("webkit", marks=pytest.mark.needs("webkit")),
-    ],
-)
-def started(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    if request.param == "chromium":
-        yield Chromium(request.getfixturevalue("browser"))
-    else:
-        run = {"firefox": run_firefox, "webkit": run_webkit}[request.param]
-        with run(tmp_path_factory.mktemp(request.param)) as engine:
-            yield engine
-
-
-@pytest.fixture
-def engine(started: Engine) -> Iterator[Engine]:
-    """Each engine in turn, without a tab."""
-    yield started
-    started.close_tabs()
 
 
 # The same bytes through the browser's own EventSource and through ours. Each case is a whole response; at its end the
