@@ -1,14 +1,14 @@
 """The three browser engines behind one small face: open a tab, evaluate in it, close it.
 
-A tab is asked as Playwright's `Page` is (`goto`, `evaluate`, `close`), so that what waits for a page serves all three;
-Chromium's tabs are such pages. What else Playwright can do is Chromium's alone: Playwright drives builds of its own of
-the other two, and these here are what people have.
+A tab is asked as Playwright's `Page` is (`goto`, `go_back`, `evaluate`, `close`), so that what waits for a page serves
+all three; Chromium's tabs are such pages. What else Playwright can do is Chromium's alone: Playwright drives builds of
+its own of the other two, and these here are what people have.
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import pytest
 
@@ -27,6 +27,9 @@ class Tab(Protocol):
 
     def evaluate(self, expression: str, argument: Any = None) -> Any:
         """Return the value of an expression, awaited if it is a promise, and called with `argument` if a function."""
+
+    def go_back(self, *, wait_until: Literal["commit"]) -> Any:
+        """Go one page back, which the browser may have kept as it was."""
 
     def close(self) -> None:
         """Close the tab as a person does: the page hears of it."""

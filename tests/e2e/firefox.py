@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from websockets.sync.client import ClientConnection, connect
 
@@ -82,7 +82,7 @@ class FirefoxTab:
             raise ScriptError(result["exceptionDetails"]["text"])
         return json.loads(result["result"]["value"])
 
-    def back(self) -> None:
+    def go_back(self, *, wait_until: Literal["commit"]) -> None:
         self._firefox.command("browsingContext.traverseHistory", context=self._context, delta=-1)
 
     def close(self) -> None:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import pytest
 
+from tests.e2e.engines import Engine, Tab, in_every_engine
 from tests.e2e.raw_tabs import RawTabs
 from tests.e2e.staged_page import LIMIT, document, feed, until, wait_for_keys
 from tests.e2e.staged_site import Site
 from tests.e2e.staged_stream import cursor
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser
 
-    from tests.e2e.engines import Tab
-
-    Window = Callable[..., Page]
-
-pytestmark = pytest.mark.browser
-pytest_plugins = ["tests.e2e.staged_fixtures"]
+pytest_plugins = ["tests.e2e.engine_fixtures", "tests.e2e.staged_fixtures"]
 
 FEED = "document.querySelector('live-feed')"
 TITLES = "seen.filter(e => e.name === 'message').map(e => e.data.title)"
@@ -43,37 +38,22 @@ def has(tab: Tab, titles: list[str]) -> None:
 
 
 @pytest.fixture
-def people(browser: Browser, site: Site) -> Iterator[Callable[[str], Page]]:
-    """Return `open(path)`: a new tab of one browser, with the cookies that its other tabs have."""
-    context: BrowserContext = browser.new_context()
-
-    def open_tab(path: str) -> Page:
-        page = context.new_page()
-        page.goto(site.url + path)
-        return page
-
-    yield open_tab
-    context.close()
-
-
-@pytest.fixture
 def raw_tabs(browser: Browser) -> Iterator[RawTabs]:
     tabs = RawTabs(browser)
     yield tabs
     tabs.close()
 
 
-def test_two_users_of_one_browser_never_share_nor_do_pages_for_nobody(
-    site: Site, people: Callable[[str], Page]
-) -> None:
+@in_every_engine("time")
+def test_two_users_of_one_browser_never_share_nor_do_pages_for_nobody(site: Site, engine: Engine) -> None:
     site.automatic = site.crowded = True
     rendered_for = {"/alice": "alice", "/bob": "bob", "/nobody": ""}
     site.pages = {path: page_of(viewer) for path, viewer in rendered_for.items()}
 
-    tabs: dict[str, list[Page]] = {path: [] for path in rendered_for}
+    tabs: dict[str, list[Tab]] = {path: [] for path in rendered_for}
     for path, number in {"/alice": 1, "/bob": 2, "/nobody": 4}.items():
         for _ in range(2):
-            tabs[path].append(people(path))
+            tabs[path].append(engine.tab(site.url + path))
             is_open(tabs[path][-1])
         assert len(site.streams) == number
     for stream, title in zip(site.streams, ["alice's", "bob's", "first's", "second's"], strict=True):
@@ -83,15 +63,17 @@ def test_two_users_of_one_browser_never_share_nor_do_pages_for_nobody(
             has(page, [title])
 
 
-def test_one_attribute_turns_sharing_off(site: Site, people: Callable[[str], Page]) -> None:
+@in_every_engine("time")
+def test_one_attribute_turns_sharing_off(site: Site, engine: Engine) -> None:
     site.automatic = site.crowded = True
     site.pages["/"] = page_of(share="none")
-    tabs = [people("/"), people("/")]
+    tabs = [engine.tab(site.url), engine.tab(site.url)]
     for page in tabs:
         is_open(page)
     assert len({stream.client for stream in site.open_streams}) == 2
 
 
+@pytest.mark.browser
 def test_a_tab_that_opened_the_connection_and_crashes_costs_the_others_nothing(site: Site, raw_tabs: RawTabs) -> None:
     site.automatic = True
     site.pages["/"] = page_of()
@@ -111,6 +93,7 @@ def test_a_tab_that_opened_the_connection_and_crashes_costs_the_others_nothing(s
     assert len(site.open_streams) == 1
 
 
+@pytest.mark.browser
 def test_a_tab_that_opened_the_connection_and_freezes_holds_up_nobody_and_catches_up(
     site: Site, raw_tabs: RawTabs
 ) -> None:
@@ -137,39 +120,44 @@ def test_a_tab_that_opened_the_connection_and_freezes_holds_up_nobody_and_catche
     assert site.most_open == 1
 
 
-def test_the_back_forward_cache_gives_a_sharing_page_back_whole(site: Site, people: Callable[[str], Page]) -> None:
+@in_every_engine("time")
+def test_the_back_forward_cache_gives_a_sharing_page_back_whole(site: Site, engine: Engine) -> None:
     site.automatic = True
     for number in range(3):
         site.pages[f"/{number}"] = page_of()
-    page = people("/0")
+    page = engine.tab(f"{site.url}/0")
     is_open(page)
     for number in (1, 2):
         page.goto(f"{site.url}/{number}")
         is_open(page)
     site.publish("while away")
     has(page, ["while away"])
-    for _ in range(2):
+    for path in ("/1", "/0"):
         page.go_back(wait_until="commit")
-        until(page, "window.restored")
+        until(page, f"location.pathname === '{path}' && 'restored' in window")
         is_open(page)
         has(page, ["while away"])
-    assert urlsplit(page.url).path == "/0"
+        assert page.evaluate("restored") or engine.name != "chromium"
     assert site.most_open == 1
 
 
-def test_the_connection_ends_soon_after_the_last_tab_and_not_before(site: Site, people: Callable[[str], Page]) -> None:
+@in_every_engine("time")
+def test_the_connection_ends_soon_after_the_last_tab_and_not_before(site: Site, engine: Engine) -> None:
     site.automatic = True
     site.pages = {"/": page_of(), "/late": page_of(after=1)}
-    page = people("/")
+    page = engine.tab(site.url)
     is_open(page)
-    other = people("/")
+    other = engine.tab(site.url)
     is_open(other)
     page.close()
     site.publish("one is left")
     wait_for_keys(other, [1])
     other.close()
-    late = people("/late")  # within the seconds that the connection waits
+    late = engine.tab(f"{site.url}/late")  # within the seconds that the connection waits
     is_open(late)
-    assert site.asked == 1
+    if engine.name == "chromium":  # elsewhere the worker goes with its last tab, and the connection with it
+        assert site.asked == 1
     late.close()
-    assert site.stream().ended.wait(LIMIT)
+    for stream in site.streams:
+        assert stream.ended.wait(LIMIT)
+    assert site.most_open == 1

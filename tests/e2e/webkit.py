@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 
@@ -84,7 +84,7 @@ class WebKitTab:
             raise ScriptError(result["error"])
         return json.loads(result["value"])
 
-    def back(self) -> None:
+    def go_back(self, *, wait_until: Literal["commit"]) -> None:
         self._webkit.at(self._handle)
         self._webkit.command("POST", "/back")
 
