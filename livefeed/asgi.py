@@ -18,7 +18,7 @@ import logging
 import signal
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from http import HTTPStatus
 from types import FrameType
 from typing import Any, NoReturn
@@ -31,11 +31,11 @@ from django.utils.datastructures import CaseInsensitiveMapping
 from . import origins, sse
 from .addresses import address_among
 from .conf import settings
-from .daphne import DaphneFlow, Message, Send, daphne_requests
+from .daphne import DaphneFlow, daphne_requests
 from .door import Passage, door
 from .exceptions import LimitReached
 from .links import stream_url
-from .outlets import OUTLET, Rest, begin
+from .outlets import OUTLET, Message, Rest, Write, begin
 from .refusing import Problem, limited
 from .roster import get_roster
 from .sockets import give_up_after
@@ -45,7 +45,7 @@ logger = logging.getLogger("livefeed.asgi")
 
 Receive = Callable[[], Awaitable[Message]]
 Scope = MutableMapping[str, Any]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Application = Callable[[Scope, Receive, Write], Awaitable[None]]
 
 #: Seconds between two looks for writes that wait too long.
 REAP_EVERY = 0.5
@@ -66,7 +66,7 @@ class Wrapped:
     def __init__(self, application: Application) -> None:
         self.application = application
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Write) -> None:
         if scope["type"] != "http":
             await self.application(scope, receive, send)
             return
@@ -110,7 +110,7 @@ class Guard:
 
     __slots__ = ("_flow", "_passage", "_send", "_task", "daphne", "finished", "sending_since", "streaming", "timed_out")
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Write) -> None:
         self._send = send
         self.daphne = DaphneFlow.of(send)
         self._passage: Passage | None = None
@@ -166,33 +166,28 @@ class Guard:
             await self._send(message)
             return
         self.finished = not message.get("more_body", False)
+        await self._watched(self.write(message))
+
+    @property
+    def write(self) -> Write:
+        """What hands a message to the server, also in the place of the application while that waits."""
+        return self._send if self._flow is None else self._flow.write
+
+    def wait_for(self, rest: Rest) -> Rest | None:
+        """Watch a write that has to wait for its client; return what is left to wait for."""
+        return begin(self._watched(rest))
+
+    async def _watched(self, writing: Awaitable[None]) -> None:
         self.sending_since = asyncio.get_running_loop().time()
         try:
-            await self._hand_over(message)
+            await writing
         finally:
             self.sending_since = None
 
-    def _hand_over(self, message: Message) -> Coroutine[Any, Any, None]:
-        if self._flow is None:
-            return self._send(message)
-        return self._flow.send(self._send, message, last=self.finished)
-
-    def write_through(self, chunk: bytes) -> Rest | None:
-        """Hand a chunk to the server in the place of the application, which waits; return what is left to wait for."""
-        try:
-            rest = begin(self._hand_over({"type": "http.response.body", "body": chunk, "more_body": True}))
-        except Exception:
-            logger.exception("Writing to an event stream failed; the connection is closed.")
-            self.abort()
-            return None
-        return None if rest is None else begin(self._wait_for(rest))
-
-    async def _wait_for(self, rest: Rest) -> None:
-        self.sending_since = asyncio.get_running_loop().time()
-        try:
-            await rest
-        finally:
-            self.sending_since = None
+    def fail(self) -> None:
+        """Cut the connection, because of the exception that is handled."""
+        logger.exception("Writing to an event stream failed; the connection is closed.")
+        self.abort()
 
     def _begin(self) -> None:
         self.streaming = True
@@ -245,7 +240,7 @@ class Guard:
                 self._flow.stop()
 
 
-def _may_be_driven(send: Send) -> bool:
+def _may_be_driven(send: Write) -> bool:
     """Tell whether a ``send`` is one that we know, and that may be started outside of a task: it asks for none.
 
     A middleware's, around us, may be anything.

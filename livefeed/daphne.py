@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import weakref
-from collections.abc import Callable, Coroutine, Iterator, MutableMapping
+from collections.abc import Iterator
 from typing import Any
 
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Coroutine[Any, Any, None]]
+from .outlets import Message, Write
 
 #: Turns of the event loop in which what was cancelled comes to its end.
 TURNS = 5
@@ -22,7 +21,8 @@ TURNS = 5
 class DaphneFlow:
     """Flow control for one response under Daphne: a Twisted push producer, which the transport pauses at 64 KiB."""
 
-    def __init__(self, protocol: Any) -> None:
+    def __init__(self, send: Write, protocol: Any) -> None:
+        self._send = send
         self._protocol = protocol
         self._can_write = asyncio.Event()
         self._can_write.set()
@@ -32,16 +32,16 @@ class DaphneFlow:
     def of(cls, send: Any) -> DaphneFlow | None:
         """Return the flow of a Daphne response; None under other servers, which have flow control of their own."""
         protocol = next(iter(getattr(send, "args", ())), None)
-        return cls(protocol) if type(protocol).__module__ == "daphne.http_protocol" else None
+        return cls(send, protocol) if type(protocol).__module__ == "daphne.http_protocol" else None
 
-    async def send(self, send: Send, message: Message, *, last: bool) -> None:
-        """Pass a message on, and come back when the client can take more."""
-        if last:
+    async def write(self, message: Message) -> None:
+        """Pass a part of the body on, and come back when the client can take more."""
+        if not message.get("more_body", False):
             self.stop()
         elif not self._registered and getattr(self._protocol, "channel", self) is not None:  # None: the client has left
             self._registered = True
             self._protocol.registerProducer(self, True)
-        await send(message)
+        await self._send(message)
         if not self._can_write.is_set():
             await self._can_write.wait()
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 
 from .events import Event
-from .sse import with_topic
+from .stepping import Fleeting, steps_of, write_to_those_in_step
 from .tail import Tail
 
 #: Turns of the loop that a flush is watched for: some servers write in a later one.
@@ -43,19 +43,25 @@ class Flusher:
     def _flush(self) -> None:
         began = self._loop.time()
         moved, self._moved = self._moved, {}
-        for tail, fleeting in moved.items():
-            plain = b"".join(fleeting)
-            named = b"".join(with_topic(tail.topic, frame) for frame in fleeting)
-            for reader in tail.readers:
-                reader.wake(named if len(reader.tails) > 1 else plain)
-        if self._offered:
-            self._offer()
-        self._watch(LAPS, began)
+        try:
+            self._write({tail: Fleeting.of(tail.topic, frames) for tail, frames in moved.items()}, began)
+            if self._offered:
+                self._offer()
+        finally:
+            self._watch(LAPS, began)
+
+    def _write(self, moved: dict[Tail, Fleeting], now: float) -> None:
+        """Write to the readers in step all together, and let each of the others see to itself."""
+        steps = steps_of(moved)
+        apart = [(reader, fleeting) for tail, fleeting in moved.items() for reader in tail.apart]
+        write_to_those_in_step(steps, moved, now)
+        for reader, fleeting in apart:
+            reader.wake(fleeting.named if len(reader.tails) > 1 else fleeting.plain)
 
     def _offer(self) -> None:
         offered, self._offered = self._offered, {}
         for tail, events in offered.items():
-            for reader in tail.readers:
+            for reader in tail.apart:
                 reader.offer(events)
 
     def _watch(self, laps: int, began: float) -> None:

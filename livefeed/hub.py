@@ -126,14 +126,15 @@ class Hub:
     def attach(self, subscription: Subscription) -> None:
         """Wake this reader from now on."""
         for tail in subscription.tails:
-            tail.readers[subscription] = None
+            tail.apart[subscription] = None
             self._idle.pop(tail.topic, None)
 
     def detach(self, subscription: Subscription) -> None:
         """Wake this reader no more; tails without readers are kept for a while."""
+        subscription.step_out()
         for tail in subscription.tails:
-            tail.readers.pop(subscription, None)
-            if not tail.readers and self.tails.get(tail.topic) is tail:
+            tail.apart.pop(subscription, None)
+            if not tail.apart and not tail.cohort and self.tails.get(tail.topic) is tail:
                 self._idle[tail.topic] = asyncio.get_running_loop().time()
         if len(self._idle) > LINGERING and (self._tidying is None or self._tidying.done()):
             self._tidying = asyncio.get_running_loop().create_task(self._tidy())

@@ -159,7 +159,6 @@ class Roster:
 
     def enter(self, stream: EventStream) -> None:
         """Take care of a stream from now on."""
-        stream.written_at = asyncio.get_running_loop().time()
         self._streams[stream] = None
         for name in _names(stream):
             self._held.setdefault(name, {})[stream] = None

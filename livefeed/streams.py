@@ -25,7 +25,7 @@ from .conf import settings
 from .cursors import Cursor, entry, join
 from .history import Head, position_of
 from .hub import Hub
-from .outlets import Outlet, Rest
+from .outlets import Outlet, Rest, write_to
 from .resuming import GARBAGE, NOWHERE, best, lost, missed, too_far
 from .tail import CHUNK_BYTES, Frame, Subscription, Tail
 from .viewers import Viewer
@@ -52,7 +52,7 @@ class EventStream:
 
     __slots__ = (
         *("_ended", "_failure", "_goodbye", "_hub", "_keep_alive_due", "_loop", "_on_end", "_opening", "_outlet"),
-        *("_rest", "_subscription", "lease", "names", "viewer", "written_at", "__weakref__"),
+        *("_rest", "_subscription", "lease", "names", "viewer", "__weakref__"),
     )
 
     def __init__(
@@ -69,18 +69,17 @@ class EventStream:
         self.viewer = viewer
         self.names = names
         self.lease = lease
-        self.written_at = 0.0
         self._hub = hub
         self._subscription = subscription
         self._opening = opening
         self._goodbye = b""
-        self._keep_alive_due = False
         self._outlet: Outlet | None = None
         self._rest: Rest | None = None
         self._failure: Exception | None = None
         self._ended = False
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
+        self._note_writing()
         hub.attach(subscription)
 
     def __aiter__(self) -> EventStream:
@@ -96,8 +95,7 @@ class EventStream:
         if not chunk:
             self._end()
             raise StopAsyncIteration
-        self.written_at = self._loop.time()
-        self._keep_alive_due = False
+        self._note_writing()
         return chunk
 
     async def _next(self) -> bytes:
@@ -122,9 +120,22 @@ class EventStream:
                     continue  # events may have come while the history was read
             if self._keep_alive_due:
                 return sse.KEEP_ALIVE
-            await self._subscription.wait()
+            await self._wait()
         self._ended = True
         return self._goodbye
+
+    async def _wait(self) -> None:
+        self._step_in()
+        await self._subscription.wait()
+
+    @property
+    def written_at(self) -> float:
+        """When something was last written, by the loop's clock."""
+        return self._subscription.last_written
+
+    def _note_writing(self) -> None:
+        self._subscription.written_at = self._loop.time()
+        self._keep_alive_due = False
 
     # -- the short way --------------------------------------------------------------------------------------------
 
@@ -139,13 +150,16 @@ class EventStream:
         An error is the task's: in a flush it would be the end of all the others that are written to.
         """
         try:
-            return self._write_through()
+            done = self._write_through()
         except Exception as error:
             self._failure = error
             return False
+        if done:
+            self._step_in()
+        return done
 
     def _write_through(self) -> bool:
-        if self._goodbye or self._outlet is None:
+        if self._goodbye or self._rest is not None or self._failure is not None or self._outlet is None:
             return False
         subscription = self._subscription
         chunk = subscription.take()
@@ -155,10 +169,30 @@ class EventStream:
             if not self._keep_alive_due or subscription.behind():
                 return False
             chunk = sse.KEEP_ALIVE
-        self.written_at = self._loop.time()
-        self._keep_alive_due = False
-        self._rest = self._outlet.write_through(chunk)
+        self._note_writing()
+        self._rest = write_to(self._outlet, chunk)
         return self._rest is None and subscription.is_current()
+
+    def _step_in(self) -> None:
+        """Be written to together with the others, as long as they all wait for the same."""
+        if self._outlet is not None:
+            self._subscription.step_in(self._outlet.write)
+
+    def go_on(self, rest: Rest) -> None:
+        """Wait for the rest of what was written together with the others."""
+        if self._outlet is not None:
+            self._rest = self._outlet.wait_for(rest)
+        self._subscription.wake()
+
+    def cut(self) -> None:
+        """Cut the connection; its end is what ends the stream."""
+        if self._outlet is not None:
+            self._outlet.fail()
+
+    def fail(self, error: Exception) -> None:
+        """End with an error, in the stream's own task."""
+        self._failure = error
+        self._subscription.wake()
 
     async def _finish_writing(self, rest: Rest) -> None:
         self._rest = None

@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import merge
 from operator import attrgetter
 from typing import NamedTuple, Protocol
 
+from .cohorts import Cohort
 from .cursors import NONE_YET, Position, entry, join
 from .events import Event
-from .sse import with_id
+from .outlets import Rest, Write
+from .sse import with_id, with_topic
 
 #: Bytes after which a chunk is cut: what a server buffers for one connection before it waits for the client.
 CHUNK_BYTES = 64 * 1024
@@ -46,6 +48,16 @@ class Frame(NamedTuple):
             return len(self.body) + FRAME_COST
         text = self.event.json  # one character beyond ASCII can make all of them take four bytes
         return (1 if text.isascii() else 4) * len(text) + EVENT_COST + FRAME_COST
+
+
+class Step(NamedTuple):
+    """What a cohort gets next, and the position after it."""
+
+    position: Position
+    chunk: bytes = b""  #: as those get it who read the topic alone
+    epoch: str = ""
+    frames: Sequence[Frame] = ()
+    blocks: Sequence[tuple[str, bytes]] = ()  #: each frame's entry of a cursor, and what stands behind the ``id:``
 
 
 class Fit(enum.Enum):
@@ -91,7 +103,9 @@ class Tail:
         self.start = position.seq
         #: The number up to which the history is trimmed, as far as it was heard here.
         self.floor = 0
-        self.readers: dict[Subscription, None] = {}  # a set in the order of attaching
+        #: The readers who are in step, and all others, a set in the order of attaching.
+        self.cohort: Cohort[Subscription] = Cohort()
+        self.apart: dict[Subscription, None] = {}
         self._frames: deque[Frame] = deque()
         self._budget = budget
         self._chunks: dict[int, tuple[bytes, Position]] = {}
@@ -100,6 +114,11 @@ class Tail:
     def head(self) -> int:
         """The number of the newest event."""
         return self.start + len(self._frames)
+
+    @property
+    def readers(self) -> list[Subscription]:
+        """Everybody who reads here."""
+        return [*self.apart, *self.cohort.readers()]
 
     def fit(self, epoch: str, seq: int, event_id: str) -> Fit:
         """Tell how an event fits; only the very next one can be added."""
@@ -169,6 +188,22 @@ class Tail:
             self._budget.spend(self, len(found[0]))
         return found
 
+    def step(self) -> Step | None:
+        """Return what the cohort gets next; None where it has to part: it is behind, or that is more than a chunk."""
+        at = self.cohort.position
+        if at == (self.epoch, self.head):
+            return Step(at)
+        if not (at == NONE_YET or at.epoch == self.epoch) or not self.start <= at.seq < self.head:
+            return None
+        frames = list(self.after(at.seq))  # first: to keep a chunk may take frames' room
+        chunk, position = self.chunk(at.seq)
+        if position.seq < frames[-1].seq:
+            return None
+        blocks = [
+            (entry(self.topic, Position(self.epoch, each.seq)), with_topic(self.topic, each.body)) for each in frames
+        ]
+        return Step(position, chunk, self.epoch, frames, blocks)
+
 
 def render(topic: str, epoch: str, frames: Iterable[Frame]) -> tuple[bytes, Position]:
     """Return one chunk of blocks for readers of a single topic, and the position after the last event in it."""
@@ -186,6 +221,15 @@ def render(topic: str, epoch: str, frames: Iterable[Frame]) -> tuple[bytes, Posi
 class Writer(Protocol):
     """Who can write for a reader that waits."""
 
+    def go_on(self, rest: Rest) -> None:
+        """Let the reader's own task wait for the rest of a write."""
+
+    def cut(self) -> None:
+        """Cut the connection: a write failed, with the exception that is handled."""
+
+    def fail(self, error: Exception) -> None:
+        """Let the reader's own task see to an error."""
+
     def write_through(self) -> bool:
         """Write what there is; return whether that was all, and the reader may wait on."""
 
@@ -193,12 +237,16 @@ class Writer(Protocol):
 class Subscription:
     """One connection's reading: its tails, and its position on each."""
 
-    __slots__ = ("_entries", "_waiter", "fleeting", "positions", "tails", "writer")
+    __slots__ = ("_entries", "_waiter", "_write", "fleeting", "positions", "tails", "writer", "written_at")
 
     def __init__(self, tails: Sequence[Tail], positions: Sequence[Position]) -> None:
         self.tails = tuple(tails)
+        #: Kept by the cohorts while it is in step.
         self.positions = list(positions)
         self.fleeting = b""
+        #: When something was last written, as far as its own writer did that.
+        self.written_at = 0.0
+        self._write: Write | None = None  # to the server, while in step
         self._entries: list[str] | None = None  # of the cursor, as far as it was asked for
         #: Asked to write in the place of a reader that waits, so that it need not be woken.
         self.writer: Writer | None = None
@@ -285,11 +333,83 @@ class Subscription:
                 return False
         return True
 
+    # -- in step with others ---------------------------------------------------------------------------------------
+
+    def step_in(self, write: Write) -> None:
+        """Move on together with all who wait at the same places, as long as this reader waits."""
+        places = list(zip(self.tails, self.positions, strict=True))
+        if not self.is_current() or not all(tail.cohort.has_room_at(position) for tail, position in places):
+            return
+        self._write = write
+        for index, (tail, position) in enumerate(places):
+            tail.cohort.position = position
+            if len(places) > 1:
+                tail.cohort.several[write] = self, index
+            else:
+                tail.cohort.alone[write] = self
+            tail.apart.pop(self, None)
+        self._entries = [entry(tail.topic, position) for tail, position in places] if len(places) > 1 else None
+
+    def step_out(self) -> None:
+        """Stand for itself again."""
+        if self._write is None:
+            return
+        self.written_at = self.last_written
+        write, self._write = self._write, None
+        for index, tail in enumerate(self.tails):
+            self.positions[index] = tail.cohort.position
+            (tail.cohort.several if len(self.tails) > 1 else tail.cohort.alone).pop(write)
+            tail.apart[self] = None
+        self._entries = None
+
+    @property
+    def last_written(self) -> float:
+        """When something was last written, also to all who are in step."""
+        if self._write is None:
+            return self.written_at
+        return max(self.written_at, *(tail.cohort.written_at for tail in self.tails))
+
+    def follow(self, index: int, step: Step) -> bytes:
+        """Return the blocks of a step on one of several topics."""
+        entries, blocks = self._entries, []
+        assert entries is not None
+        for entries[index], rest in step.blocks:
+            blocks.append(f"id: {join(entries)}\n".encode() + rest)
+        return b"".join(blocks)
+
+    def follow_all(self, steps: Mapping[Tail, Step]) -> bytes:
+        """Return the blocks of the steps on all of its topics, in the order of publishing."""
+        mine = {index: steps[tail] for index, tail in enumerate(self.tails) if tail in steps}
+        return self.deliver({index: (step.epoch, step.frames) for index, step in mine.items()}, limit=None)
+
+    def go_on(self, rest: Rest) -> None:
+        """Wait, by itself, for the rest of a write that was begun while it was in step."""
+        self.step_out()
+        self._its_writer.go_on(rest)
+
+    def cut(self) -> None:
+        """End, because a write failed, with the exception that is handled."""
+        self.step_out()
+        self._its_writer.cut()
+
+    def fail(self, error: Exception) -> None:
+        """End with an error."""
+        self.step_out()
+        self._its_writer.fail(error)
+
+    @property
+    def _its_writer(self) -> Writer:
+        assert self.writer is not None, "who is in step has a writer"
+        return self.writer
+
+    # -- waiting ----------------------------------------------------------------------------------------------------
+
     def wake(self, fleeting: bytes = b"") -> None:
         """Let a reader that waits go on. One that is still writing finds out by itself, and misses what is fleeting."""
         waiter = self._waiter
         if waiter is None:
             return
+        self.step_out()
         if fleeting:
             self.fleeting += fleeting
         if not waiter.done() and (self.writer is None or not self.writer.write_through()):
@@ -305,6 +425,7 @@ class Subscription:
             await self._waiter
         finally:
             self._waiter = None
+            self.step_out()
 
 
 class Placed(NamedTuple):

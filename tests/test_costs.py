@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from livefeed import broker
 from livefeed.events import Event
 from livefeed.history import History, get_history
 from livefeed.hub import Hub
-from livefeed.outlets import Rest
+from livefeed.outlets import Message, Rest
 from livefeed.streams import EventStream, place
 from livefeed.tail import Subscription
 from livefeed.viewers import Viewer
@@ -76,9 +78,14 @@ class Client:
             self.woken += 1
             self.written.append(chunk)
 
-    def write_through(self, chunk: bytes) -> Rest | None:
-        self.written.append(chunk)
-        return None
+    async def write(self, message: Message) -> None:
+        self.written.append(message["body"])
+
+    def wait_for(self, rest: Rest) -> Rest:
+        return rest
+
+    def fail(self) -> None:
+        raise AssertionError("a write failed")
 
     async def leave(self) -> None:
         self._task.cancel()
@@ -86,11 +93,11 @@ class Client:
         await self.stream.aclose()
 
 
-async def clients(hub: Hub, count: int, *, short: bool) -> list[Client]:
+async def clients(hub: Hub, count: int, *, short: bool, topics: Sequence[str] = ("t",)) -> list[Client]:
     """Return clients who wait for events."""
     made = []
     for _ in range(count):
-        subscription, _ = await place(hub, ["t"], None, garbage=False)
+        subscription, _ = await place(hub, topics, None, garbage=False)
         made.append(Client(hub, subscription))
         if short:
             made[-1].stream.use(made[-1])
@@ -122,6 +129,34 @@ async def test_events_that_come_together_are_one_write_to_each_reader(hub: Hub, 
     assert {len(each.written) for each in readers} == {1}
     assert {each.written[0].count(b"data: ") for each in readers} == {50}
     for each in readers:
+        await each.leave()
+
+
+@pytest.mark.parametrize(("topics", "calls"), [(["t"], 1), (["t", "u", "v"], 5)], ids=["alone", "of several topics"])
+async def test_a_flush_calls_little_more_for_a_reader_in_step_than_what_writes_to_it(
+    hub: Hub, topics: list[str], calls: int
+) -> None:
+    """Each call reads and writes memory that is the reader's alone, and not in the processor's cache."""
+
+    async def counted(readers: list[Client]) -> int:
+        """Return how many Python functions run, or go on, in the flush of one event."""
+        seen: list[str] = []
+        hub.receive(*append("t", 1))
+        sys.setprofile(lambda frame, event, _: seen.append(frame.f_code.co_name) if event == "call" else None)
+        try:
+            hub._flusher._flush()
+        finally:
+            sys.setprofile(None)
+        assert all(len(each.written) == 1 for each in readers)
+        return len(seen)
+
+    few = await clients(hub, 10, short=True, topics=topics)
+    of_few = await counted(few)
+    for each in few:
+        await each.leave()
+    many = await clients(hub, 50, short=True, topics=topics)
+    assert await counted(many) - of_few <= 40 * calls
+    for each in many:
         await each.leave()
 
 

@@ -569,7 +569,7 @@ class Woken(Subscription):
         super().__init__([tail], [NONE_YET])
         self.loop = loop
         self.times: list[float] = []
-        tail.readers[self] = None
+        tail.apart[self] = None
 
     def wake(self, fleeting: bytes = b"") -> None:
         self.times.append(self.loop.now)

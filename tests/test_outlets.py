@@ -229,32 +229,35 @@ async def test_a_write_that_fails_cuts_its_connection_and_no_other(
         server.error = None
 
 
+@pytest.mark.parametrize("step", ["take", "follow"], ids=["by itself", "in step"])
 async def test_a_stream_that_fails_in_a_flush_ends_and_every_other_reader_gets_what_comes(
-    roster: Roster, server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    roster: Roster, server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     other = Server()
+    if step == "take":
+        monkeypatch.setattr(Subscription, "step_in", lambda self, write: None)
     async with (
-        open_stream("plain", application=server.application()) as broken,
-        open_stream("plain", application=other.application()) as whole,
+        open_stream("plain", "plain:2", application=server.application()) as broken,
+        open_stream("plain", "plain:2", application=other.application()) as whole,
     ):
         await broken.next()
         await whole.next()
         await waits(roster)
         subscription = next(iter(roster._streams))._subscription
 
-        def fails(self: Subscription) -> bytes:
+        def fails(self: Subscription, *arguments: Any) -> bytes:
             if self is subscription:
                 raise ZeroDivisionError("oops")
-            return take(self)
+            return works(self, *arguments)
 
-        take = Subscription.take
-        monkeypatch.setattr(Subscription, "take", fails)
+        works = getattr(Subscription, step)
+        monkeypatch.setattr(Subscription, step, fails)
         for n in range(3):
             await apublish("plain", n)
             assert (await whole.next()).json == n
         with pytest.raises(EOFError):
             await broken.next()
-        assert "A stream of plain failed" in caplog.text
+        assert "A stream of plain, plain:2 failed" in caplog.text
         assert len(roster) == 1
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from livefeed.access import Grant
 from livefeed.cursors import Cursor, parse_cursor
 from livefeed.exceptions import InvalidCursor, LimitReached
-from livefeed.outlets import Rest, begin
+from livefeed.outlets import Message, Rest
 from livefeed.streams import EventStream
 from livefeed.viewers import Viewer
 
@@ -88,9 +88,17 @@ class Connection:
             self._room = asyncio.get_running_loop().create_future()
             await self._room
 
-    def write_through(self, chunk: bytes) -> Rest | None:
-        """Take a chunk as a server does whose ``send`` may be started outside of a task."""
-        return begin(self._send(chunk))
+    async def write(self, message: Message) -> None:
+        """Take a part of the body as a server does whose ``send`` may be started outside of a task."""
+        await self._send(message["body"])
+
+    def wait_for(self, rest: Rest) -> Rest:
+        """Leave the writes that have to wait to themselves."""
+        return rest
+
+    def fail(self) -> None:
+        """Refuse: nothing fails here."""
+        raise AssertionError("a write failed")
 
     def _finish(self, how: str) -> None:
         self._finished = True
