@@ -77,6 +77,9 @@ class Settings:
     RETENTION_EVENTS = Setting(10_000, minimum=0)
     #: Seconds between two looks of a hub at the history: the longest a lost layer message delays an event. Default 1.
     LOOK_INTERVAL = Setting(1.0, minimum=0.05)
+    #: Seconds between two numberings of one process, each of all that it committed meanwhile, by a thread of its own.
+    #: Default 0.01; 0: each commit is numbered by who made it.
+    RELAY_PAUSE = Setting(0.01, minimum=0, maximum=1)
     #: Bytes of recent events that one process keeps in memory, over all topics. Default 64 MiB.
     TAIL_BYTES = Setting(64 * 1024 * 1024, minimum=64 * 1024)
     #: Events of one topic that a stream replays to a client that comes back; one further behind gets a reset. Default

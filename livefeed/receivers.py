@@ -17,10 +17,11 @@ from django.dispatch import receiver
 
 from .announcing import announce
 from .changes import Changes
+from .debts import append
 from .events import Stretch
 from .feeds import LiveFeed
 from .history import get_history
-from .publishing import append, emit, publish
+from .publishing import emit, publish
 from .signals import live_event
 from .transactions import short_transaction
 

@@ -26,8 +26,9 @@ WRITING = """
     exceptions < redis_server < conf < backends < signals < sse < topics < tokens < events < revocations
     < cursors < models < transactions < history.base < history < history.rows < history.postgresql
     < history.database < history.memory < history.redis_scripts < history.redis < leases.base < leases
-    < leases.database < leases.redis_scripts < leases.redis < broker < announcing < backlog < publishing
-    < revoking < values < feeds < ordering < items < changes < receivers < livemodel < registry < livefeed
+    < leases.database < leases.redis_scripts < leases.redis < broker < announcing < backlog < relay < commits
+    < debts < publishing < revoking < values < feeds < ordering < items < changes < receivers < livemodel < registry
+    < livefeed
 """
 READING = """
     trimming < pool < chores < outlets < cohorts < tail < stepping < flushing < resuming < membership < hub < batches <

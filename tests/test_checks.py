@@ -263,6 +263,7 @@ WRONG: dict[str, list[Any]] = {
     "RETENTION": ["86400", -1, None, True],
     "RETENTION_EVENTS": [1.5, -1, "x"],
     "LOOK_INTERVAL": [0, 0.01, "1"],
+    "RELAY_PAUSE": [-0.01, 1.5, "0.01"],
     "TAIL_BYTES": [0, 1000, 1e9],
     "MAX_EVENT_BYTES": [0, "256k"],
     "KEEPALIVE": [0, -1, "15"],

@@ -59,6 +59,11 @@ class History(ABC):
 
     alias: str | None = None
 
+    @property
+    def numbers_elsewhere(self) -> bool:
+        """Whether another thread, with a database connection of its own, may number while writers write."""
+        return False
+
     @abstractmethod
     def record(self, events: Sequence[Event]) -> None:
         """Write events in the transaction at hand, without numbers and without a lock."""

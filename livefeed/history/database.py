@@ -80,6 +80,10 @@ class DatabaseHistory(History):
         self._retention: Callable[[str], Retention] | None = None
         self._made_due_at = 0.0
 
+    @property
+    def numbers_elsewhere(self) -> bool:
+        return connections[self.alias].vendor != "sqlite"
+
     def record(self, events: Sequence[Event]) -> None:
         insert(connections[self.alias], events)
 

@@ -2,4 +2,6 @@
 
 import os
 
-collect_ignore = ["test_servers.py"] if os.environ.get("LIVEFEED_TEST_DATABASE") else ["test_overlapping.py"]
+collect_ignore = (
+    ["test_servers.py"] if os.environ.get("LIVEFEED_TEST_DATABASE") else ["test_overlapping.py", "test_relaying.py"]
+)

@@ -14,6 +14,7 @@ from tests.processes import ROOT, environment
 
 SUITES = [
     "tests/backends/test_overlapping.py",
+    "tests/backends/test_relaying.py",
     "tests/test_query_plans.py",
     "tests/test_numbering.py",
     "tests/test_history.py",

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 from livefeed import (
     backlog,
     broker,
+    debts,
     hub,
     membership,
     personal,
     personal_streams,
     publishing,
+    relay,
     resuming,
     roster,
     streams,
@@ -240,14 +244,32 @@ def events_do_not_wait_for_the_commit() -> list[Patch]:
 
 
 @bug
+def what_is_rolled_back_is_written_with_the_next_commit() -> list[Patch]:
+    """Events that are still to be written stay, whatever becomes of their savepoint or transaction."""
+    strong = SimpleNamespace(ref=lambda debt: lambda: debt, WeakSet=weakref.WeakSet)
+    return [(debts, "weakref", strong), (debts.Account, "_discard", lambda self: None)]
+
+
+@bug
+def nobody_wakes_the_relay() -> list[Patch]:
+    """What is committed while the relay waits for something to do is numbered when it has waited long enough."""
+
+    def take(self: relay.Relay, topics: Iterable[str]) -> bool:
+        self._topics.update(topics)
+        return self._thread is not None or self._start()
+
+    return [(relay.Relay, "take", take)]
+
+
+@bug
 def debts_are_forgotten_with_a_savepoint() -> list[Patch]:
     """A commit settles nothing where a savepoint was rolled back, and tells of what was never committed elsewhere."""
 
-    def settle(debts: Iterable[publishing.Debt]) -> None:
-        for debt in debts:
+    def settle(owed: Iterable[debts.Debt]) -> None:
+        for debt in owed:
             debt.settled = True
 
-    return [(publishing, "settle", settle)]
+    return [(debts, "settle", settle)]
 
 
 @bug

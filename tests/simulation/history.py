@@ -26,6 +26,7 @@ class SimulatedHistory(History):
     """What :class:`livefeed.history.database.DatabaseHistory` does, statement for statement, in the simulated store."""
 
     alias = ALIAS
+    numbers_elsewhere = True
 
     @property
     def store(self) -> Store:
@@ -34,6 +35,8 @@ class SimulatedHistory(History):
     def record(self, events: Sequence[Event]) -> None:
         connections[ALIAS].ensure_connection()
         connections[ALIAS].connection.insert(list(events))
+        if connections[ALIAS].get_autocommit():
+            connections[ALIAS].connection.commit()
 
     def number(self, topics: Iterable[str]) -> list[Stretch]:
         names = sorted(set(topics))

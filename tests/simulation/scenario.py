@@ -15,7 +15,7 @@ from unittest.mock import patch
 from django.conf import settings as django_settings
 from django.db import connections, transaction
 
-from livefeed import backends, backlog, broker, events, hub, personal_streams, pool, tail
+from livefeed import backends, backlog, broker, debts, events, hub, personal_streams, pool, relay, tail
 from livefeed.publishing import publish
 from livefeed.roster import Roster
 
@@ -67,6 +67,8 @@ class Scenario:
             "replay": draw.choice((0, 0, 15)),
             "backlog": draw.choice((10, 10_000)),
             "patience": draw.choice((3.0, 60.0)),
+            "unwritten": draw.choice((1, 3, 600)),
+            "relay": draw.choice((0.0, 0.01, 0.5)),
         }
         self.faults = Faults(self)
 
@@ -248,6 +250,8 @@ def simulated(seed: int) -> Iterator[None]:
             (backlog, "threading", SimpleNamespace(Thread=BackgroundThread, Condition=Condition)),
             (backlog, "time", SimpleNamespace(monotonic=lambda: CURRENT[0].world.now)),
             (backlog, "_backlog", backlog._backlog),
+            (relay, "threading", SimpleNamespace(Thread=BackgroundThread, Condition=Condition)),
+            (relay, "_relay", relay._relay),
         ):
             stack.enter_context(patch.object(target, name, stand_in))
         stack.enter_context(patch("secrets.token_urlsafe", lambda size: f"{ids.getrandbits(40):010x}"))
@@ -289,6 +293,7 @@ def sized(sizes: dict[str, Any]) -> Iterator[None]:
     """Make pages, chunks, tails and messages so small that a few events fill them."""
     django_settings.LIVEFEED_TAIL_BYTES = sizes["tail"]
     django_settings.LIVEFEED_MAX_REPLAY = sizes["replay"]
+    django_settings.LIVEFEED_RELAY_PAUSE = sizes["relay"]
     with (
         patch.object(hub, "PAGE_EVENTS", sizes["page"]),
         patch.object(hub, "LINGER", sizes["linger"]),
@@ -298,6 +303,7 @@ def sized(sizes: dict[str, Any]) -> Iterator[None]:
         patch.object(broker, "MESSAGE_EVENTS", sizes["message"]),
         patch.object(backlog, "EVENTS", sizes["backlog"]),
         patch.object(backlog, "SECONDS", sizes["patience"]),
+        patch.object(debts, "UNWRITTEN", sizes["unwritten"]),
     ):
         yield
 

@@ -207,6 +207,8 @@ class Store:
         for name in self.topics:
             self._leave(name)
         self.topics, self.unnumbered, self.committed = deepcopy(backup)  # type: ignore[assignment]
+        for (name, flushes), order in self.order.items():  # what the backup has without a number gets one behind it
+            self.order[name, flushes] = [n for n in order if n in self.committed]
         self.world.tell(f"restored a backup; {len(lost - set(self.topics))} topics are gone")
         for name in self.topics:
             self.renew_epoch(name)

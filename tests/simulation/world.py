@@ -11,7 +11,7 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from livefeed import backlog, broker
+from livefeed import backlog, broker, relay
 
 from .loop import Loop
 
@@ -135,6 +135,7 @@ class Process:
         self.outboxes: Any = broker._Outboxes()
         self.outboxes._background = broker.Outbox(self.loop)
         self.backlog = backlog.Backlog()
+        self.relay = relay.Relay()
         self.on_death: list[Callable[[], object]] = []
         self._workers = 0
         world.processes.append(self)
@@ -156,6 +157,7 @@ class Process:
         """Make this process's memory the one that livefeed's modules see, as an operating system does."""
         broker._outboxes = self.outboxes
         backlog._backlog = self.backlog
+        relay._relay = self.relay
         CURRENT[0] = self
 
     def start_thread(self, work: Callable[[], object], name: str) -> Thread:

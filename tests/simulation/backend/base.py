@@ -19,6 +19,30 @@ class DatabaseFeatures(BaseDatabaseFeatures):
     uses_savepoints = True
 
 
+class DatabaseOperations(dummy.DatabaseOperations):
+    """The names of savepoints."""
+
+    def quote_name(self, name: str) -> str:
+        return name
+
+
+class Cursor:
+    """Takes the statements that Django makes savepoints with, so that who watches its statements sees them."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def execute(self, sql: str) -> None:
+        verb, *_, sid = sql.split()
+        if verb == "SAVEPOINT":
+            self._session.savepoint(sid)
+        elif verb == "ROLLBACK":
+            self._session.savepoint_rollback(sid)
+
+    def close(self) -> None:
+        pass
+
+
 class DatabaseWrapper(BaseDatabaseWrapper):
     """A connection, of one simulated thread."""
 
@@ -29,7 +53,7 @@ class DatabaseWrapper(BaseDatabaseWrapper):
     creation_class = dummy.DatabaseCreation
     features_class = DatabaseFeatures
     introspection_class = dummy.DatabaseIntrospection
-    ops_class = dummy.DatabaseOperations
+    ops_class = DatabaseOperations
 
     def get_connection_params(self) -> dict[str, Any]:
         return {}
@@ -46,11 +70,5 @@ class DatabaseWrapper(BaseDatabaseWrapper):
     def _set_autocommit(self, autocommit: bool) -> None:
         pass
 
-    def _savepoint(self, sid: str) -> None:
-        self.connection.savepoint(sid)
-
-    def _savepoint_rollback(self, sid: str) -> None:
-        self.connection.savepoint_rollback(sid)
-
-    def _savepoint_commit(self, sid: str) -> None:
-        pass
+    def create_cursor(self, name: str | None = None) -> Cursor:
+        return Cursor(self.connection)

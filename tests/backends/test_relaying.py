@@ -1,0 +1,188 @@
+"""The relay on a database server: what a writer still does itself, counted, and who does the rest."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import connection, connections, transaction
+
+from livefeed import LiveFeed, event_published, publish
+from livefeed.history.database import DatabaseHistory
+from livefeed.relay import Relay
+from livefeed.testing import capture_events
+from tests.processes import poll, run
+from tests.testapp.models import Author
+from tests.writing import database_url, look, rolled_back, statements, stored, told
+
+pytest_plugins = ["tests.reading_fixtures", "tests.relay_fixtures"]
+pytestmark = pytest.mark.django_db(transaction=True)
+
+LIMIT = 30
+INSERT = 'INSERT INTO "livefeed_event"'
+
+
+class AuthorFeed(LiveFeed):
+    model = Author
+    fields = ["name"]
+
+
+@pytest.fixture(autouse=True)
+def feed(with_feed: Callable[[type[LiveFeed]], None]) -> None:
+    with_feed(AuthorFeed)
+    publish("testapp.author", "first")
+    publish("build", "first")
+
+
+@pytest.fixture
+def numberings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], str]]:
+    """Each numbering: the topics, and the name of the thread."""
+    found: list[tuple[list[str], str]] = []
+    number = DatabaseHistory.number
+
+    def spy(self: DatabaseHistory, topics: Any) -> Any:
+        found.append((sorted(topics), threading.current_thread().name))
+        return number(self, topics)
+
+    monkeypatch.setattr(DatabaseHistory, "number", spy)
+    return found
+
+
+def ours(seen: list[str]) -> list[str]:
+    return [sql for sql in seen if "livefeed_" in sql]
+
+
+def test_a_transaction_costs_its_writer_one_insert_and_its_numbering_nothing(
+    working_relay: Relay, numberings: list[tuple[list[str], str]]
+) -> None:
+    with statements() as seen, transaction.atomic():
+        Author.objects.create(name="Ada")
+        Author.objects.create(name="Grace")
+    assert [INSERT in sql for sql in ours(seen)] == [True]
+    working_relay.flush(LIMIT)
+    assert numberings == [(["testapp.author"], "livefeed-relay")]
+    assert [event.data["name"] for event in stored("testapp.author")[1:]] == ["Ada", "Grace"]
+
+
+def test_publishing_outside_of_a_transaction_costs_one_insert(
+    working_relay: Relay, numberings: list[tuple[list[str], str]]
+) -> None:
+    with statements() as seen:
+        publish("build", 1)
+    assert [INSERT in sql for sql in seen] == [True]
+    working_relay.flush(LIMIT)
+    assert numberings == [(["build"], "livefeed-relay")]
+    assert told("build")[1:] == [("message", 1)]
+
+
+def test_a_hundred_transactions_one_after_the_other_are_two_numberings(
+    working_relay: Relay, numberings: list[tuple[list[str], str]]
+) -> None:
+    for number in range(100):
+        with transaction.atomic():
+            publish("build", number)
+        with rolled_back():
+            publish("build", "phantom")
+    working_relay.flush(LIMIT)
+    assert len(numberings) == 2
+    assert [data for _, data in told("build")[1:]] == list(range(100))
+
+
+def test_who_looks_on_sees_each_event_once_in_order_with_its_number(working_relay: Relay) -> None:
+    with capture_events("build") as seen:
+        for number in range(10):
+            publish("build", number)
+        working_relay.flush(LIMIT)
+    assert [(event.seq, event.data) for event in seen] == [(number + 2, number) for number in range(10)]
+
+
+@pytest.mark.usefixtures("working_relay")
+def test_an_observer_may_publish_from_the_relay_s_thread() -> None:
+    echoed = threading.Event()
+
+    def echo(*, event: Any, **kwargs: Any) -> None:
+        if event.topic == "build":
+            with transaction.atomic():
+                publish("echo", event.data)
+        else:
+            echoed.set()
+
+    event_published.connect(echo)
+    try:
+        publish("build", 1)
+        assert echoed.wait(LIMIT)
+    finally:
+        event_published.disconnect(echo)
+    assert told("echo") == [("message", 1)]
+
+
+def test_what_a_relay_leaves_behind_is_numbered_by_a_look(
+    working_relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(working_relay, "take", lambda topics: True)  # as one that is killed just then
+        with transaction.atomic():
+            publish("build", 1)
+    assert len(stored("build")) == 1
+    look()
+    assert told("build")[1:] == [("message", 1)]
+
+
+def end_all_other_connections() -> None:
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            return
+        cursor.execute("SELECT id FROM information_schema.processlist WHERE db = database() AND id <> connection_id()")
+        for (number,) in cursor.fetchall():
+            cursor.execute(f"KILL {number}")
+
+
+def test_a_relay_whose_connection_is_cut_goes_on_with_a_new_one(working_relay: Relay, settings: Any) -> None:
+    settings.LIVEFEED_RELAY_PAUSE = 0.001
+    publish("build", 1)
+    poll(lambda: working_relay._waits, limit=LIMIT, what="the relay waits")
+    end_all_other_connections()
+    publish("build", 2)
+    working_relay.flush(LIMIT)
+    assert [data for _, data in told("build")[1:]] == [1, 2]
+
+
+def test_the_thread_gives_its_connection_back_when_it_ends(working_relay: Relay) -> None:
+    made: list[Any] = []
+
+    def observe(**kwargs: Any) -> None:
+        made.append(connections["default"])
+
+    event_published.connect(observe)
+    try:
+        publish("build", 1)
+        working_relay.flush(LIMIT)
+    finally:
+        event_published.disconnect(observe)
+    assert made[0] is not connections["default"]
+    assert made[0].connection is None
+
+
+WRITER = """
+import django
+django.setup()
+from django.db import transaction
+from livefeed import publish
+
+for number in range(50):
+    with transaction.atomic():
+        publish("build", number)
+"""
+
+
+def test_a_command_that_ends_at_once_leaves_nothing_behind() -> None:
+    env = {"LIVEFEED_TEST_DATABASE": database_url(), "DJANGO_SETTINGS_MODULE": "tests.settings"}
+    run([sys.executable, "-W", "error", "-c", WRITER], env=env, limit=60)
+    assert [data for _, data in told("build")[1:]] == list(range(50))
