@@ -30,7 +30,7 @@ UNIT += --ignore tests/test_redis_history.py --ignore tests/test_redis_leases.py
 DEV_STAMP := $(VENV)/.livefeed-dev
 NPM_STAMP := node_modules/.livefeed
 
-.PHONY: help demo dev js js-check test test-js test-postgres test-mariadb simulation fuzz faults bench lint format clean
+.PHONY: help demo dev js js-check test test-js test-postgres test-mariadb simulation fuzz faults bench bench-docs lint format clean
 
 help:
 	@echo "make demo           run the demo site (PORT=8000; DATABASE_URL and REDIS_URL if you have them)"
@@ -43,6 +43,7 @@ help:
 	@echo "make js             build livefeed/static/livefeed/livefeed.js from livefeed/browser/ (needs npm)"
 	@echo "make js-check       fail where that file is not what its sources give, or its types do not hold"
 	@echo "make bench          measure livefeed beside its peers (ARGS='--only fanout --quick', ARGS=--help)"
+	@echo "make bench-docs     put the figures of the last make bench into docs/performance.md"
 	@echo "make lint           ruff and mypy"
 	@echo "make format         let ruff put the code in order"
 	@echo "make clean          remove what the other targets have made"
@@ -93,6 +94,9 @@ fuzz: $(DEV_STAMP)
 
 bench:
 	$(PYTHON) -m benchmarks $(ARGS)
+
+bench-docs:
+	benchmarks/build/venv/bin/python -m benchmarks.docs $(ARGS)
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .

@@ -1,4 +1,7 @@
-"""``python -m benchmarks``: install what is missing, measure, write the report."""
+"""``python -m benchmarks``: install what is missing, measure, write the report.
+
+Each scenario that is done is saved at once; one that fails is noted, and the next begins.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,20 @@ import os
 import shlex
 import sys
 import time
+import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks import environment
 from benchmarks.places import PYTHON, RESULTS
 
-SCENARIOS = ("fanout", "curves", "memory", "connecting", "topics", "storm", "publishing", "commands", "flatness")
+if TYPE_CHECKING:
+    from benchmarks.bench import Bench, Result
+
+SCENARIOS = (
+    *("fanout", "topics", "storm", "memory", "connecting", "publishing", "commands", "flatness", "curves"),
+    *("ceiling", "profile"),
+)
 
 
 def main() -> None:
@@ -26,26 +37,43 @@ def main() -> None:
     from benchmarks.bench import Bench
     from benchmarks.services import services
 
-    results = []
+    environment.allow_files()
+    results = report.kept(arguments.output) if arguments.add else {}
+    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
     with services() as running:
         bench = Bench(running, arguments.quick, arguments.repeats or (1 if arguments.quick else 3))
         for name in arguments.only or SCENARIOS:
-            print(f"===== {name} =====", flush=True)
-            began = time.monotonic()
-            results.append(importlib.import_module(f"benchmarks.scenarios.{name}").run(bench))
-            print(f"{name} took {time.monotonic() - began:.0f} s", flush=True)
-            command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
-            page = report.write(results, arguments.output, command)
+            results[name] = measured(name, bench)
+            page = report.write(list(results.values()), arguments.output, command)
     print(page.read_text())
     print(f"Written to {arguments.output}.")
+    if failed := [result.name for result in results.values() if result.failure]:
+        sys.exit(f"Failed: {', '.join(failed)}.")
+
+
+def measured(name: str, bench: Bench) -> Result:
+    """Run one scenario; return what it found, or how it failed."""
+    from benchmarks.bench import Result
+
+    print(f"===== {name} =====", flush=True)
+    began = time.monotonic()
+    try:
+        result: Result = importlib.import_module(f"benchmarks.scenarios.{name}").run(bench)
+    except Exception as error:
+        traceback.print_exc()
+        result = Result(name, f"{name} failed", failure=repr(error))
+    result.seconds = time.monotonic() - began
+    print(f"{name} took {result.seconds:.0f} s", flush=True)
+    return result
 
 
 def parse() -> argparse.Namespace:
     """Return what the command line asks for."""
     parser = argparse.ArgumentParser("python -m benchmarks", description="Measure livefeed beside its peers.")
     parser.add_argument("--only", nargs="+", choices=SCENARIOS, metavar="SCENARIO", help=", ".join(SCENARIOS))
-    parser.add_argument("--quick", action="store_true", help="less of everything, once: minutes instead of an hour")
+    parser.add_argument("--quick", action="store_true", help="less of everything, once: a third of the time")
     parser.add_argument("--repeats", type=int, help="how often each is measured (default 3; 1 if it is to be quick)")
+    parser.add_argument("--add", action="store_true", help="keep what the last run found in the other scenarios")
     parser.add_argument("--output", type=Path, default=RESULTS, help=f"where the report goes (default {RESULTS})")
     return parser.parse_args()
 

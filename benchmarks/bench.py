@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benchmarks.measures import Measure, Verdict
 from benchmarks.peers import Peer
 from benchmarks.services import Services
+
+MakeVerdict = Callable[[float, str, str, float, str], Verdict]
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,16 @@ class Bench:
     def amount(self, full: int, quick: int) -> int:
         """Return how much of something: less where it has to be quick."""
         return quick if self.quick else full
+
+    def attempt(self, peer: Peer, measure: Callable[[], None], result: Result) -> bool:
+        """Measure a peer; tell whether that went well. One that fails is left out, and the others go on."""
+        try:
+            measure()
+        except Exception as error:
+            traceback.print_exc()
+            result.notes.append(f"{peer.name} failed: {error!r}"[:400])
+            return False
+        return True
 
     def present(self, peers: Sequence[Peer]) -> list[Peer]:
         """Return the peers that this machine can run, and say which it can't."""
@@ -38,6 +51,22 @@ class Table:
     title: str
     columns: list[str]
     rows: dict[str, list[Measure | str]] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, kept: dict[str, Any]) -> Table:
+        """Return a table that was kept."""
+        rows = {
+            name: [cell if isinstance(cell, str) else Measure.of(cell["values"]) for cell in row]
+            for name, row in kept["rows"].items()
+        }
+        return cls(kept["title"], kept["columns"], rows)
+
+    def median(self, row: str, column: str) -> float:
+        """Return one figure."""
+        cell = self.rows[row][self.columns.index(column)]
+        if isinstance(cell, str):
+            raise TypeError(f"{cell!r} in {self.title!r} is not a figure.")
+        return cell.median
 
 
 @dataclass
@@ -62,26 +91,31 @@ class Result:
     verdicts: list[Verdict] = field(default_factory=list)
     plots: list[Plot] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    failure: str = ""
+    seconds: float = 0.0
+
+    def judge(
+        self,
+        verdict: Callable[..., Verdict],
+        bound: float,
+        what: str,
+        against: str,
+        ratio: float | None,
+        note: str = "",
+    ) -> None:
+        """Hold a ratio to its bound; None where one of its sides was not there."""
+        if ratio is not None:
+            self.verdicts.append(verdict(bound, what, against, ratio, note))
 
     def as_json(self) -> dict[str, Any]:
         """Return it as what ``json.dump`` takes."""
-        return {
-            "name": self.name,
-            "question": self.question,
-            "tables": [
-                {
-                    "title": table.title,
-                    "columns": table.columns,
-                    "rows": {
-                        name: [cell.values if isinstance(cell, Measure) else cell for cell in row]
-                        for name, row in table.rows.items()
-                    },
-                }
-                for table in self.tables
-            ],
-            "verdicts": [
-                {**vars(verdict), "wanted": verdict.wanted, "reached": verdict.is_reached} for verdict in self.verdicts
-            ],
-            "plots": [vars(plot) for plot in self.plots],
-            "notes": self.notes,
-        }
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, kept: dict[str, Any]) -> Result:
+        """Return what :meth:`as_json` has kept."""
+        made = cls(**kept)
+        made.verdicts = [Verdict(**verdict) for verdict in kept["verdicts"]]
+        made.plots = [Plot(**plot) for plot in kept["plots"]]
+        made.tables = [Table.from_json(table) for table in kept["tables"]]
+        return made

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -18,6 +20,8 @@ PYTHON_PACKAGES = ["uvicorn", "uvloop", "httptools", "django-eventstream", "sse-
 NODE_PACKAGES = ["express", "better-sse"]
 NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 NATIVE = ("load", "writer")
+#: Files that a process may have open: five thousand connections and what else it needs.
+FILES = 16_384
 
 
 def set_up() -> None:
@@ -27,6 +31,15 @@ def set_up() -> None:
     install_python()
     install_node()
     install_nchan()
+
+
+def allow_files() -> None:
+    """Let this process and all that it starts hold thousands of connections, as far as we may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in (FILES, hard):
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(wanted, soft), max(wanted, hard)))
+            return
 
 
 def build_native() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -91,6 +92,14 @@ class Pinned(Process):
         """End it, the hard way where it is slow."""
         with contextlib.redirect_stdout(io.StringIO()):
             super().stop(limit)
+
+    def pause(self) -> None:
+        """Let it do nothing until it may go on."""
+        os.killpg(self.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it work again."""
+        os.killpg(self.pid, signal.SIGCONT)
 
     def usage(self) -> Usage:
         """Return what it has used so far."""

@@ -10,14 +10,25 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from benchmarks.bench import Plot, Result, Table
+from benchmarks.measures import short
+
+__all__ = ["draw", "found", "machine", "rows", "short", "verdict_table", "write"]
 
 PACKAGES = ("django", "uvicorn", "uvloop", "daphne", "channels", "django-eventstream", "sse-starlette")
+
+
+def kept(directory: Path) -> dict[str, Result]:
+    """Return what was written into a directory, by scenario."""
+    path = directory / "results.json"
+    found = json.loads(path.read_text())["results"] if path.exists() else []
+    return {each["name"]: Result.from_json(each) for each in found}
 
 
 def write(results: Sequence[Result], directory: Path, command: str) -> Path:
     """Write everything into a directory; return the path of the page."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "results.json").write_text(json.dumps([result.as_json() for result in results], indent=1) + "\n")
+    whole = {"command": command, "machine": machine(), "results": [result.as_json() for result in results]}
+    (directory / "results.json").write_text(json.dumps(whole, indent=1) + "\n")
     drawn = draw([plot for result in results for plot in result.plots], directory)
     page = directory / "results.md"
     page.write_text("\n".join(_page(results, drawn, command)) + "\n")
@@ -33,14 +44,18 @@ def _page(results: Sequence[Result], drawn: Sequence[str], command: str) -> Iter
     if verdicts:
         yield from verdict_table(results)
     for result in results:
-        yield f"## {result.question}"
-        yield ""
-        for table in result.tables:
-            yield from _table(table)
-        for note in result.notes:
-            yield from (note, "")
+        yield from found(result, "##")
     for name in drawn:
         yield from (f"![{name}]({name})", "")
+
+
+def found(result: Result, heading: str) -> Iterator[str]:
+    """Yield the lines of what a scenario found."""
+    yield from (f"{heading} {result.question}", "")
+    for table in result.tables:
+        yield from _table(table)
+    for note in [*result.notes, *([f"It failed: {result.failure}"] if result.failure else [])]:
+        yield from (note, "")
 
 
 def verdict_table(results: Iterable[Result]) -> Iterator[str]:
@@ -56,8 +71,12 @@ def verdict_table(results: Iterable[Result]) -> Iterator[str]:
 
 
 def _table(table: Table) -> Iterator[str]:
-    yield f"**{table.title}**"
-    yield ""
+    yield from (f"**{table.title}**", "")
+    yield from rows(table)
+
+
+def rows(table: Table) -> Iterator[str]:
+    """Yield the lines of a table without its title."""
     yield "| | " + " | ".join(table.columns) + " |"
     yield "| --- |" + " --- |" * len(table.columns)
     for name, row in table.rows.items():
@@ -68,10 +87,9 @@ def _table(table: Table) -> Iterator[str]:
 def machine() -> str:
     """Say on what this ran."""
     cores = sum(line.startswith("processor") for line in Path("/proc/cpuinfo").read_text().splitlines())
-    found = ", ".join(
-        _versions("django", "uvicorn", "uvloop", "daphne", "channels", "django-eventstream", "sse-starlette")
-    )
-    return f"{cores} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}, {found}"
+    kernel = ".".join(platform.release().split(".")[:2])
+    packages = ", ".join(_versions(*PACKAGES))
+    return f"{cores} cores, {platform.system()} {kernel}, Python {platform.python_version()}, {packages}"
 
 
 def _versions(*packages: str) -> Iterator[str]:

@@ -10,6 +10,9 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import count
+from pathlib import Path
 
 from benchmarks.environment import NCHAN
 from benchmarks.places import BENCHMARKS, BIN, NODE, SCRATCH, python
@@ -19,11 +22,13 @@ from benchmarks.site.prepare import SESSION
 from tests.processes import accepts, run
 
 DJANGO = {"DJANGO_SETTINGS_MODULE": "benchmarks.site.settings"}
+#: Connections that the kernel holds for a server until it takes them: thousands come at once (docs/deploying.md).
+BACKLOG = ["--backlog", "8192"]
+ENDPOINT = "tcp:port={port}:interface=0.0.0.0:backlog=8192"
 SERVERS = {
-    "uvicorn": ["-m", "uvicorn", "benchmarks.site.asgi:application", "--no-access-log", "--host", "0.0.0.0"],
-    "daphne": ["-m", "daphne", "benchmarks.site.asgi:application", "--access-log", "/dev/null", "-b", "0.0.0.0"],
+    "uvicorn": ["-m", "uvicorn", "benchmarks.site.asgi:application", "--no-access-log", "--host", "0.0.0.0", *BACKLOG],
+    "daphne": ["-m", "daphne", "benchmarks.site.asgi:application", "--access-log", "/dev/null", "-e", ENDPOINT],
 }
-PORT = {"uvicorn": "--port", "daphne": "-p"}
 
 
 @dataclass(frozen=True)
@@ -78,29 +83,36 @@ class Server:
 
 
 def prepared(services: Services, env: Mapping[str, str], users: int) -> dict[str, str]:
-    """Make a database with the site's tables, and users with sessions; return the environment that names it."""
-    if env.get("BENCH_DATABASE") == "sqlite":
-        path = SCRATCH / "site.sqlite3"
-        for old in SCRATCH.glob("site.sqlite3*"):
-            old.unlink()
-        made = services.env(str(path))
-    else:
-        made = {**services.env(), "BENCH_DATABASE_NAME": fresh_database(services)}
-    run([python(), "-m", "benchmarks.site.prepare", str(users)], env={**env, **made})
-    return made
+    """Return the environment that names a database with the site's tables, and users with sessions: a fresh copy."""
+    template = _template(services, env["BENCH_KIND"], env.get("BENCH_DATABASE") == "sqlite", users)
+    if isinstance(template, str):
+        return {**services.env(), "BENCH_DATABASE_NAME": fresh_database(services, template)}
+    path = SCRATCH / "site.sqlite3"
+    for old in SCRATCH.glob("site.sqlite3*"):
+        old.unlink()
+    shutil.copy(template, path)
+    return services.env(str(path))
 
 
-def fresh_database(services: Services) -> str:
-    """Make an empty database; return its name."""
+@cache
+def _template(services: Services, kind: str, is_sqlite: bool, users: int) -> str | Path:
+    """Make such a database once; return its name, or the path of its file."""
+    path = SCRATCH / f"{kind}-{users}.sqlite3"
+    path.unlink(missing_ok=True)
+    name = "" if is_sqlite else fresh_database(services)
+    made = services.env(str(path)) if is_sqlite else {**services.env(), "BENCH_DATABASE_NAME": name}
+    run([python(), "-m", "benchmarks.site.prepare", str(users)], env={**DJANGO, "BENCH_KIND": kind, **made})
+    return name or path
+
+
+def fresh_database(services: Services, template: str = "template1") -> str:
+    """Make a copy of a database; return its name."""
     name = f"bench{next(_numbers)}"
-    script = (
-        "import psycopg, sys; psycopg.connect(sys.argv[1], autocommit=True).execute('CREATE DATABASE ' + sys.argv[2])"
-    )
-    run([python(), "-c", script, f"postgres://postgres@127.0.0.1:{services.postgres}/postgres", name])
+    services.sql("postgres", f"CREATE DATABASE {name} TEMPLATE {template}")
     return name
 
 
-_numbers = iter(range(1, 1_000_000))
+_numbers = count(1)
 
 
 def django(kind: str, server: str, name: str, stream: str, **env: str) -> Peer:
@@ -108,7 +120,7 @@ def django(kind: str, server: str, name: str, stream: str, **env: str) -> Peer:
     external = env.get("BENCH_LAYER") in {"redis", "pubsub"} or env.get("BENCH_EXTERNAL") == "1"
     return Peer(
         f"{name}, {server}",
-        (python(), *SERVERS[server], PORT[server], "{port}"),
+        (python(), *SERVERS[server], *(["--port", "{port}"] if server == "uvicorn" else [])),
         stream=stream,
         env={"BENCH_KIND": kind, **env},
         external=external and kind != "member",
@@ -176,7 +188,10 @@ C_WRITER = Peer("C writer", (str(BIN / "writer"), "{port}"))
 UVLOOP = Peer("uvloop writer", (python(), str(BENCHMARKS / "peers" / "uvloop_writer.py"), "{port}"))
 STARLETTE = Peer(
     "sse-starlette",
-    (python(), "-m", "uvicorn", "benchmarks.peers.starlette_app:application", "--no-access-log", "--port", "{port}"),
+    (
+        *(python(), "-m", "uvicorn", "benchmarks.peers.starlette_app:application"),
+        *("--no-access-log", "--port", "{port}", *BACKLOG),
+    ),
 )
 EXPRESS = node("Express", "express.cjs")
 BETTER_SSE = node("better-sse", "better_sse.cjs")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from benchmarks import peers
 from benchmarks.bench import Bench, Plot, Result, Table
 from benchmarks.fan_out import FanOut, fan_out, publishing
@@ -22,15 +24,21 @@ READERS = (10, 100, 1000, 3000)
 
 
 def run(bench: Bench) -> Result:
-    """Measure each peer along both axes."""
+    """Measure each peer along both axes, once."""
     latency = Plot("latency", "Latency against load, 1,000 readers", "events/s offered", "p99, ms")
     throughput = Plot("throughput", "Throughput against readers, 200 events/s", "readers", "deliveries/s per core")
+    result = Result("curves", str(__doc__).partition("\n")[0], plots=[latency, throughput])
+
+    def measure(peer: Peer) -> None:
+        of_rate, of_readers = by_rate(bench, peer), by_readers(bench, peer)
+        latency.lines[peer.name] = [(rate, done.p99) for rate, done in of_rate.items()]
+        throughput.lines[peer.name] = [(readers, done.per_core) for readers, done in of_readers.items()]
+
     for peer in bench.present(PEERS):
-        latency.lines[peer.name] = [(rate, done.p99) for rate, done in by_rate(bench, peer).items()]
-        throughput.lines[peer.name] = [(readers, done.per_core) for readers, done in by_readers(bench, peer).items()]
+        bench.attempt(peer, partial(measure, peer), result)
         print(f"  {peer.name}", flush=True)
-    tables = [as_table(latency), as_table(throughput)]
-    return Result("curves", str(__doc__).partition("\n")[0], tables, plots=[latency, throughput])
+    result.tables = [as_table(latency), as_table(throughput)]
+    return result
 
 
 def by_rate(bench: Bench, peer: Peer) -> dict[int, FanOut]:
@@ -38,7 +46,7 @@ def by_rate(bench: Bench, peer: Peer) -> dict[int, FanOut]:
     with peer.serve(bench.services) as server, Load(server, peer.request()) as load, publishing(server) as publisher:
         load.open(1000, at_once=32)
         fan_out(server, load, publisher, events=5, rate=20)
-        seconds = bench.amount(4, 2)
+        seconds = bench.amount(3, 2)
         return {rate: fan_out(server, load, publisher, events=max(20, rate * seconds), rate=rate) for rate in RATES}
 
 
@@ -49,13 +57,13 @@ def by_readers(bench: Bench, peer: Peer) -> dict[int, FanOut]:
         for readers in READERS:
             load.open(readers - load.readers, at_once=32)
             fan_out(server, load, publisher, events=5, rate=20)
-            found[readers] = fan_out(server, load, publisher, events=bench.amount(800, 300), rate=200)
+            found[readers] = fan_out(server, load, publisher, events=bench.amount(400, 300), rate=200)
     return found
 
 
 def as_table(plot: Plot) -> Table:
     """Return a plot's figures."""
-    columns = [f"{x:g}" for x, _ in next(iter(plot.lines.values()))]
+    columns = [f"{x:g}" for x, _ in next(iter(plot.lines.values()), ())]
     rows: dict[str, list[Measure | str]] = {
         name: [Measure.of([y]) for _, y in line] for name, line in plot.lines.items()
     }

@@ -14,3 +14,16 @@ class Article(models.Model):
 
     def __str__(self) -> str:
         return self.title
+
+
+class Message(models.Model):
+    """A message as one keeps it by hand."""
+
+    topic = models.CharField(max_length=200, db_index=True)
+    body = models.JSONField()
+
+    class Meta:
+        app_label = "site"
+
+    def __str__(self) -> str:
+        return self.topic

@@ -1,7 +1,7 @@
 """Save and publish as a command or a worker does, and take the time: ``python -m benchmarks.site.writing``.
 
 Jobs come on stdin, one a line, and are answered with seconds: ``atomic N``, ``autocommit N``, ``bulk N``,
-``fleeting N``, ``stored N``, ``group_send N``.
+``fleeting N``, ``stored N``, ``group_send N``, ``by_hand N``.
 """
 
 import os
@@ -87,6 +87,20 @@ def group_send(article, count: int) -> float:
     return (time.perf_counter() - began) / count
 
 
+def by_hand(article, count: int) -> float:
+    """Keep a message in a table, and send it as everybody does from sync code; return the seconds that one took."""
+    from asgiref.sync import async_to_sync
+    from channels.layers import get_channel_layer
+
+    from benchmarks.site.models import Message
+
+    began = time.perf_counter()
+    for n in range(count):
+        Message.objects.create(topic="news", body={"n": n})
+        async_to_sync(get_channel_layer().group_send)("news", {"type": "event", "body": {"n": n}})
+    return (time.perf_counter() - began) / count
+
+
 JOBS = {
     "atomic": atomic,
     "autocommit": autocommit,
@@ -94,6 +108,7 @@ JOBS = {
     "fleeting": fleeting,
     "stored": stored,
     "group_send": group_send,
+    "by_hand": by_hand,
 }
 
 if __name__ == "__main__":
