@@ -1,47 +1,21 @@
-/** What can be another one's in tests. */
-export const SYSTEM_CLOCK = {
-  now: () => Date.now(),
-  setTimeout: (callback, delay) => setTimeout(callback, delay),
-  clearTimeout: (timer) => clearTimeout(timer),
-};
-
 const LOOK = 5000;
-const SLEPT = 10_000;
 
 /**
- * Rings at a time of the wall clock. A timer alone stands still while the machine sleeps, and would ring as much later;
- * so this one looks every five seconds. `ring(slept)` is told whether the time had long passed.
+ * Rings at a time of the wall clock. A timer alone stands still while the machine sleeps, and would ring as much later; so
+ * this one looks every five seconds.
  */
-export class Alarm {
-  #clock;
-  #timer;
-  #at;
-  #ring = null;
-
-  constructor(clock) {
-    this.#clock = clock;
-  }
-
-  get isSet() {
-    return this.#ring !== null;
-  }
-
-  set(delay, ring) {
-    this.#at = this.#clock.now() + delay;
-    this.#ring = ring;
-    this.look();
-  }
-
-  clear() {
-    this.#ring = null;
-    this.#clock.clearTimeout(this.#timer);
-  }
-
-  look() {
-    const ring = this.#ring;
-    const left = this.#at - this.#clock.now();
-    this.#clock.clearTimeout(this.#timer);
-    if (ring && left > 0) this.#timer = this.#clock.setTimeout(() => this.look(), Math.min(left, LOOK));
-    else if (ring) ring(left < -SLEPT, this.clear());
-  }
+export function newAlarm() {
+  let timer;
+  const clear = () => clearTimeout(timer);
+  const set = (delay, ring) => {
+    const at = Date.now() + delay;
+    const look = () => {
+      const left = at - Date.now();
+      if (left > 0) timer = setTimeout(look, Math.min(left, LOOK));
+      else ring();
+    };
+    clear();
+    look();
+  };
+  return { set, clear };
 }

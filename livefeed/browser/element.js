@@ -134,10 +134,9 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
     this.#become({ state: 'connecting', reason: 'start', attempt: 0 });
     this.#cursor = this.#given;
     this.#membership = follow(address, {
-      topic,
+      topics: [topic],
       cursor: this.#cursor,
       onevent: (event) => this.#receive(event),
-      onreset: (reset) => this.#reset(reset),
       onstate: (change) => this.#become(change),
     });
   }
@@ -154,8 +153,8 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
   #leave() {
     this.#missed = null;
     this.#flush();
-    const cursor = this.#membership?.leave();
-    if (this.#membership && this.#given === this.#cursor) this.#remember(cursor);
+    this.#membership?.leave();
+    if (this.#membership && this.#given === this.#cursor) this.#remember(this.#membership.cursor);
     this.#membership = null;
   }
 
@@ -195,6 +194,7 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
   // What comes within a frame is written together.
   #receive({ type, data: text, id, topic, fleeting }) {
     const data = parseJSON(text, text);
+    if (type === 'livefeed-reset') return this.#reset(data);
     if (type === 'message') this.dispatchEvent(new MessageEvent(type, { data: text, lastEventId: id }));
     if (!this.#emit('message', { type, data, id, topic })) return;
     if (this.#queue.push({ type, data, id: !fleeting && id }) === 1) setTimeout(() => this.#flush(), FRAME);
@@ -222,7 +222,7 @@ export class LiveElement extends (globalThis.HTMLElement ?? class {}) {
       const snapshot = await fetchSnapshot(this).catch(warn);
       if (this.#missed !== missed) return;
       if (snapshot) return this.#adopt(snapshot);
-      pause = backOff(1000, attempt, Math.random);
+      pause = backOff(1000, attempt);
     }
   }
 

@@ -1,89 +1,60 @@
-import { connect } from './connection.js';
-import { follow } from './sharing.js';
-import { absolute } from './trusted.js';
+import { connect } from './connect.js';
+import { endpoint } from './endpoint.js';
 
 const READY = { open: 1, 'catching-up': 1, polling: 1, denied: 2, failed: 2, closed: 2 };
 const CONSTANTS = { CONNECTING: 0, OPEN: 1, CLOSED: 2 };
-const OURS = ['topic', 'since', 'viewer'];
 
-/**
- * EventSource's interface over all this: for a livefeed stream, whose topics, cursor and viewer are in the URL, as
- * `{% livefeed_url %}` writes it, over the connection that all share; for any other, over one of its own.
- */
+/** EventSource's interface over `connect()`. */
 export class LiveEventSource extends EventTarget {
   onopen = null;
   onmessage = null;
   onerror = null;
   onstate = null;
-  state = 'connecting';
-  #link;
-  #cursor = '';
+  readyState = 0;
+  #connection;
 
-  constructor(url, options = {}) {
+  constructor(url, { withCredentials, lastEventId: cursor, ...options } = {}) {
     super();
-    this.url = absolute(url);
-    this.withCredentials = Boolean(options.withCredentials);
-    this.#link = this.#open(new URL(this.url), options);
+    this.url = endpoint(url);
+    this.withCredentials = Boolean(withCredentials);
+    const { origin } = new URL(this.url);
+    this.#connection = connect(url, {
+      ...options,
+      cursor,
+      credentials: withCredentials ? 'include' : undefined,
+      onevent: ({ type, data, id: lastEventId, topic }) =>
+        this.#fire(new MessageEvent(type, { data, lastEventId, origin }), { topic }),
+      onstate: (change) => this.#become(change),
+    });
   }
 
-  get readyState() {
-    return READY[this.state] ?? 0;
+  get state() {
+    return this.#connection.state;
   }
 
   get cursor() {
-    return this.#link?.cursor ?? this.#cursor;
+    return this.#connection.cursor;
   }
 
   reconnect() {
-    this.#link?.reconnect();
+    this.#connection.reconnect();
   }
 
   close() {
-    const link = this.#link;
-    this.#link = null;
-    if (!link) return;
-    link.leave?.() ?? link.close();
-    this.#cursor = link.cursor;
-    this.#show({ state: 'closed', reason: 'close', attempt: 0 });
-  }
-
-  #open(url, { share, viewer, lastEventId, headers, transport, types, fetch }) {
-    const [topic, [since = ''], [digest]] = OURS.map((name) => url.searchParams.getAll(name));
-    const options = { credentials: this.withCredentials ? 'include' : 'same-origin', transport };
-    const member = { cursor: lastEventId ?? since, types, ...this.#listeners() };
-    if (!topic.length || headers || fetch) return connect(url, { ...options, headers, fetch, ...member });
-    for (const name of OURS) url.searchParams.delete(name);
-    return follow({ ...options, src: url.href, viewer: viewer ?? digest, share }, { topic, ...member });
-  }
-
-  #listeners() {
-    return {
-      onevent: (event) => this.#receive(event),
-      onreset: (reset) => this.#receive({ type: 'livefeed-reset', data: JSON.stringify(reset), id: this.cursor }),
-      onstate: (change) => this.#link && this.#become(change),
-    };
-  }
-
-  #receive({ type, data, id: lastEventId, topic }) {
-    if (!this.#link) return;
-    const { origin } = new URL(this.url);
-    this.#fire(Object.assign(new MessageEvent(type, { data, lastEventId, origin }), { topic }));
+    this.#connection.close();
   }
 
   // As a browser's: `open` whenever it has opened, `error` whenever it is not open any more, or not yet again.
   #become(change) {
     const before = this.readyState;
-    this.#show(change);
+    this.readyState = READY[change.state] ?? 0;
+    this.#fire(new Event('state'), { detail: change });
     if (this.readyState === 1) before === 1 || this.#fire(new Event('open'));
-    else if (before === 1 || change.state !== 'connecting') this.#fire(new Event('error'));
+    else if (change.reason !== 'user' && (before === 1 || change.state !== 'connecting')) this.#fire(new Event('error'));
   }
 
-  #show(detail) {
-    this.state = detail.state;
-    this.#fire(Object.assign(new Event('state'), { detail }));
-  }
-
-  #fire(event) {
+  #fire(event, more) {
+    Object.assign(event, more);
     this[`on${event.type}`]?.call(this, event);
     this.dispatchEvent(event);
   }

@@ -13,7 +13,7 @@ import { LiveValueElement } from './live-value.js';
 import { keepTime } from './rendering.js';
 import { serve } from './worker.js';
 
-export { connect } from './connection.js';
+export { connect } from './connect.js';
 export { LiveEventSource } from './event-source.js';
 export { EventStreamParser } from './parser.js';
 export { configure } from './sharing.js';

@@ -1,56 +1,45 @@
 import { judge } from './answers.js';
 import { ask } from './asking.js';
-import { entriesOf, marksOf, numbered } from './cursors.js';
+import { entriesOf, markOf, numbered } from './cursors.js';
 
 const PATIENCE = 10_000; // ms for one page
-const JSON_TYPE = 'application/json';
+const PAUSE = 3000; // ms between pages, about
+const TYPE = 'application/json';
 
 /**
  * The same events from pages of history, for where a stream doesn't come through: a page as soon as the last one says
- * that there is more, else about every retry interval. Resolves, as a stream does, with why it ended.
+ * that there is more, else every few seconds. Resolves, as a stream does, with why it ended.
  */
-export async function readPages(to, on, run) {
-  let { cursor } = to;
-  for (let first = true; ; first = false) {
-    to.alarm.set(PATIENCE, () => run.abort({ reason: 'timeout' }));
-    const response = await ask({ ...to, cursor }, JSON_TYPE, run.signal);
-    const refusal = judge(response, JSON_TYPE, to.clock.now());
-    if (refusal) return { ...refusal, held: false };
+export async function readPages(to, run) {
+  for (let first = true; !run.signal.aborted; first = false) {
+    run.watch(PATIENCE);
+    const response = await ask(to, TYPE, run.signal);
+    const refusal = judge(response, TYPE);
+    if (refusal) return refusal;
     const page = await response.json();
-    run.signal.throwIfAborted();
-    if (first) on.opened({ ...page, cursor: begin(cursor, page) });
-    deliver(page, cursor, on, run.signal);
-    cursor = page.cursor;
-    if (page.more) continue;
-    await new Promise((done) => to.alarm.set(on.retry() * (0.75 + to.random() / 2), done));
+    if (first) run.open({ ...page, cursor: begin(to, page) });
+    deliver(page, run.hear);
+    to.cursor = page.cursor;
+    if (!page.more) await new Promise((done) => setTimeout(done, PAUSE * (0.75 + Math.random() / 2)));
   }
 }
 
 // The cursor from which a page was read, in the order of its topics: what was sent holds where it says something.
-function begin(cursor, { cursor: end }) {
-  const sent = entriesOf(cursor);
-  return [...entriesOf(end)].map(([mark, entry]) => sent.get(mark) ?? entry).join('.');
+function begin(to, { cursor }) {
+  const sent = entriesOf(to.cursor);
+  return cursor.split('.').map((entry) => sent.get(markOf(entry)) ?? entry).join('.');
 }
 
-/** Says what a page holds as a stream would have said it. */
-function deliver({ topics, unnamed = [], events, resets, cursor: end }, cursor, on, signal) {
-  const marks = marksOf({ topics, cursor: end });
-  const after = entriesOf(end);
-  const position = new Map([...after, ...entriesOf(cursor)]);
-  const say = (topic, entry, event) => {
-    if (signal.aborted) return;
-    position.set(marks.get(topic), entry);
-    const id = [...after.keys()].map((mark) => position.get(mark)).join('.');
-    on.event({ ...event(id), id, topic });
-  };
+/** Says what a page holds as a stream would have said it; an id is that of the one topic. */
+function deliver({ topics, unnamed, events, resets, cursor }, hear) {
+  const entryOf = (topic) => cursor.split('.')[topics.indexOf(topic)];
   for (const { topic, reason } of resets) {
-    const reset = (id) => ({ type: 'livefeed-reset', data: JSON.stringify({ topic, reason, cursor: id }) });
-    say(topic, after.get(marks.get(topic)), reset);
+    hear({ type: 'livefeed-reset', data: JSON.stringify({ topic, reason }), lastEventId: entryOf(topic), topic });
   }
   for (const { topic, seq, type, data } of events) {
     const plain = unnamed.includes(topic);
     const text = plain && typeof data === 'string' ? data : JSON.stringify(data);
-    say(topic, numbered(after.get(marks.get(topic)), seq), () => ({ type: plain ? 'message' : type, data: text }));
+    hear({ type: plain ? 'message' : type, data: text, lastEventId: numbered(entryOf(topic), seq), topic });
   }
-  if (!signal.aborted) on.moved(end);
+  hear({ type: 'livefeed-sync', lastEventId: cursor });
 }

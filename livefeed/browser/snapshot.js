@@ -1,7 +1,7 @@
 import { ask } from './asking.js';
 import { endpoint } from './endpoint.js';
 import { parse } from './html.js';
-import { fetchAs, settings } from './settings.js';
+import { settings } from './settings.js';
 
 const TIMEOUT = 30_000;
 const ASKED = ['show', 'limit', 'insert', 'key'];
@@ -14,7 +14,6 @@ export async function fetchSnapshot(element) {
     url: endpoint(given('src'), [], Object.fromEntries(asked)),
     topics: [given('topic')],
     credentials: given('credentials'),
-    fetch: fetchAs,
     headers: settings.headers,
   };
   const response = await ask(to, 'text/html', AbortSignal.timeout(TIMEOUT));

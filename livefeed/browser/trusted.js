@@ -13,5 +13,3 @@ export function trusted(kind, text) {
 }
 
 const asItIs = (text) => text;
-
-export const absolute = (url) => new URL(url, globalThis.document?.baseURI).href;

@@ -1,153 +1,194 @@
-import { SYSTEM_CLOCK } from './alarm.js';
 import { isRefused } from './answers.js';
-import { connect } from './connection.js';
-import { entriesOf, marksOf, oldest } from './cursors.js';
+import { newConnection } from './connection.js';
+import { compare, entriesOf, markOf, oldest } from './cursors.js';
 import { plainName } from './endpoint.js';
-import { covers, newestNames } from './membership.js';
 
 const GATHERING = 30; // ms: the elements of a page that start together share the first request
+const LINGER = 5000; // ms after the last member: during a navigation there is none
+
+// A signed name is "name~time~signature", the time in base 62, whose digits sort as ASCII does (django.core.signing): one
+// that sorts behind another was signed later, and holds longer. So of several the newest is asked for.
+const newest = (topics) => [...new Map([...topics, ...[...topics].sort()].map((topic) => [plainName(topic), topic])).values()];
 
 /**
  * One connection for all members with one address: browsers allow six per origin over HTTP/1.1. It runs in a page, for its
- * elements, and in the worker, for all pages. A member has `topics`, `types` and a `cursor`, and hears all that the
- * connection says. When topics change, or somebody comes from further back, the union asks for a new stream from the place
- * of whoever is furthest back; the old one goes on until that has opened.
+ * elements, and in the worker, where it `lingers`, for all pages; both talk with it in messages:
+ *
+ *     to it    {n, topics, types, cursor}    a member comes, its number among those of this page
+ *              {n}                           it leaves
+ *              {call: "reconnect" | "hurry"}
+ *              {headers}                     to {ask}
+ *     from it  {n, cursor, event, change}    to a member: how far it is, and what there is to tell
+ *              {ask}                         for the headers of a request
+ *
+ * Every member has its own place in each topic, and an event is for whoever stands where the connection stood before it:
+ * nobody gets one twice or misses one, whoever joins from wherever, and whichever request brings it. Who stands further back
+ * makes the union ask for a new stream from there; the old one goes on until that has opened.
+ *
+ * Returns `enter(post)`, which lets a page in: `take` is for its messages, and `post` for those to it.
  */
-export class Union {
-  members = new Set();
-  #options;
-  #clock;
-  #place = { topics: [], refused: [], cursor: '' }; // what the connection has opened with, and where it stands
-  #asked; // the topics that the newest request was for, as they were asked for
-  #connection;
-  #change; // the connection's last one
-  #arrived = false; // somebody, since the last look
-  #timer = null;
-  #leaving;
+export function newUnion(address, lingers) {
+  const members = new Set();
+  let connection = null;
+  let change = {}; // the connection's last one
+  let granted = []; // topics, their marks in the same order, and what was refused, of the last opening
+  let marks = [];
+  let refused = [];
+  let places = new Map(); // where the connection stands, by mark
+  let heads = new Map(); // and where the topics do, as far as it knows
+  let gathering = 0;
+  let leaving = 0;
+  let answer;
 
-  /**
-   * `options` are those of `connect()`, with `src`; `linger` ms after the last member it closes and calls `onempty()`.
-   */
-  constructor(options) {
-    this.#options = options;
-    this.#clock = options.clock ?? SYSTEM_CLOCK;
-  }
+  const some = (test) => [...members].some(test);
+  const markAt = (name) => marks[granted.indexOf(name)];
+  const isRefusedTopic = (topic) => refused.some((name) => plainName(name) === plainName(topic) && name >= topic);
+  const say = (member, message) => member.post({ n: member.n, cursor: member.cursor, ...message });
 
-  add(member) {
-    member.asked = false; // whether a request was made for it, as it is now
-    member.joined = false; // whether the present connection began no later than this member
-    this.members.add(member);
-    this.#arrived = true;
-    this.#gather();
-  }
-
-  remove(member) {
-    this.members.delete(member);
-    this.#gather();
-  }
-
-  /** Does with the connection, once there is one, what it is asked to: "reconnect", "hurry", "close". */
-  call(name) {
-    this.#connection?.[name]();
-  }
-
-  retryRefused() {
-    if (isRefused(this.#change?.state)) this.call('reconnect');
-  }
-
-  get #names() {
-    return newestNames([...this.members].flatMap(({ topics }) => topics));
-  }
-
-  #gather() {
-    this.#timer ??= this.#clock.setTimeout(() => this.#update(), GATHERING);
-  }
-
-  #update() {
-    this.#timer = null;
-    this.#clock.clearTimeout(this.#leaving);
-    if (!this.members.size) return this.#leave();
-    const place = { ...this.#place, head: this.#place.cursor };
-    this.#settle(this.#waiting, place, false);
-    // Who has just been rendered may be let in, whatever the others were told.
-    const refused = this.#arrived && isRefused(this.#change?.state);
-    this.#arrived = false;
-    if (!this.#connection) this.#connect();
-    else if (refused || this.#waiting.length) this.call('renew');
-    else if (place.topics.some((topic) => !this.#names.has(plainName(topic)))) this.#leave();
-  }
-
-  get #waiting() {
-    return [...this.members].filter(({ joined }) => !joined);
-  }
-
-  #leave() {
-    this.#leaving = this.#clock.setTimeout(() => this.#shrink(), this.#options.linger ?? 0);
-  }
-
-  #shrink() {
-    if (this.members.size) return this.call('renew'); // without the topics that nobody wants any more
-    this.#clock.clearTimeout(this.#timer);
-    this.call('close');
-    this.#options.onempty?.();
-  }
-
-  #connect() {
-    this.#connection = connect(this.#options.src, {
-      ...this.#options,
-      where: () => this.#where(),
-      onopen: (detail) => this.#opened(detail),
-      onmove: (id) => this.#moved('onmove', id, id),
-      onevent: (event) => this.#moved('onevent', event, event.id),
-      onstate: (change) => this.#tell((this.#change = change)),
+  // Whether the connection has not what this member is to get next: its topic, or what lies between them.
+  const lacks = (member) =>
+    member.topics.some((topic, index) => {
+      const mark = markAt(member.names[index]);
+      return mark ? compare(member.places.get(mark), places.get(mark)) < 0 : !isRefusedTopic(topic);
     });
+
+  function place(member, mark, entry) {
+    member.places.set(mark, entry);
+    member.cursor = [...member.places.values()].join('.');
+    return true;
   }
 
-  #where() {
-    if (!this.members.size) return { topics: this.#asked, cursor: this.#place.cursor };
-    const cursors = this.#waiting.map((member) => member.cursor);
-    if (cursors.length < this.members.size) cursors.unshift(this.#reached);
-    for (const member of this.members) member.asked = true;
-    const types = [...this.members].flatMap((member) => member.types);
-    this.#asked = [...this.#names.values()];
-    return { topics: this.#asked, types, cursor: oldest(cursors) };
-  }
-
-  // Who has joined stands where the connection does, or further on.
-  get #reached() {
-    const [marks, entries] = [marksOf(this.#place), entriesOf(this.#place.cursor)];
-    return [...this.#names.keys()].map((name) => entries.get(marks.get(name)) ?? '').join('.');
-  }
-
-  /** `stale`: more has been asked for since, and is under way. */
-  #opened({ topics = [], refused = [], cursor = '', head = cursor, stale }) {
-    const place = (this.#place = { topics, refused, cursor, head });
-    this.#settle(this.members, place, !stale);
-    if (!stale && this.#waiting.length) this.#gather();
-  }
-
-  // The request may have been made before somebody came: it has no topic of theirs, or begins behind their place.
-  #settle(members, place, isNewest) {
-    for (const member of members) {
-      member.joined = (isNewest && member.asked) || covers(place, member);
-      member.hear('onopen', place, place);
+  /** Gives a member its place: without a cursor at the head, which is now. */
+  function seat(member) {
+    for (const topic of member.names) {
+      const mark = markAt(topic);
+      const [theirs, own, head] = [member.places, places, heads].map((map) => map.get(mark));
+      // Who stands in another epoch has missed something, unless the connection does so too: then a reset follows.
+      const isLost = isNaN(compare(own, head));
+      if (!mark || (theirs && (isLost || !isNaN(compare(theirs, own))))) continue;
+      place(member, mark, isLost ? own : head);
+      if (theirs) say(member, { event: { type: 'livefeed-reset', data: JSON.stringify({ topic, reason: 'behind' }), topic } });
     }
-    this.#tell();
   }
 
-  #moved(call, detail, id) {
-    for (const member of this.members) member.hear(call, detail, this.#place);
-    this.#place.cursor = id;
+  // Whoever stands no further back than the connection goes on with it, and has seen all up to there.
+  function step(member, mark, entry) {
+    const theirs = member.places.get(mark);
+    return compare(theirs, places.get(mark)) >= 0 && compare(entry, theirs) > 0 && place(member, mark, entry);
   }
 
-  #tell() {
-    for (const member of this.members) if (this.#change) member.hear('onstate', this.#change, this.#place);
+  function move(entries) {
+    for (const [mark, entry] of entries) {
+      for (const member of members) if (step(member, mark, entry)) say(member);
+      places.set(mark, entry);
+      if (!(compare(heads.get(mark), entry) >= 0)) heads.set(mark, entry);
+    }
+    members.forEach(tell);
   }
-}
 
-/** The one union for all members with this address, of those in `unions`; `more` are its other options, where it is made. */
-export function unionAt(unions, address, more) {
-  const key = JSON.stringify(address);
-  if (!unions.has(key)) unions.set(key, new Union({ ...address, ...more, onempty: () => unions.delete(key) }));
-  return unions.get(key);
+  function take({ type, data, lastEventId: id, topic }) {
+    if (!marks.length) return members.forEach((member) => say(member, { event: { type, data, topic } }, (member.cursor = id)));
+    const after = entriesOf(id);
+    const moved = [...after].filter(([mark, entry]) => places.get(mark) !== entry);
+    const isReset = type === 'livefeed-reset';
+    // A connection with one topic need not say it, EventSource can't.
+    const name = (isReset ? JSON.parse(data).topic : topic) || granted[Math.max(marks.indexOf(moved[0]?.[0]), 0)];
+    const mark = markAt(name);
+    const entry = after.get(mark);
+    const fleeting = !moved.length; // it has no place
+    for (const member of type === 'livefeed-sync' ? [] : members) {
+      if (!member.names.includes(name)) continue;
+      const isNew = isReset ? member.places.get(mark) !== entry && place(member, mark, entry) : step(member, mark, entry);
+      if (isNew || fleeting) say(member, { event: { type, data, topic: name, fleeting } });
+    }
+    move(moved);
+  }
+
+  function opened({ topics = [], refused: names = [], cursor = '', head = cursor }) {
+    granted = topics;
+    refused = names;
+    marks = cursor.split('.').map(markOf).slice(0, topics.length);
+    places = entriesOf(cursor);
+    heads = entriesOf(head);
+    members.forEach(seat);
+    if (some(lacks)) gather(); // they came when the request had been made
+  }
+
+  // Another's catching up is not this one's: who is open stays so. And nobody is told twice.
+  function tell(member) {
+    let { state, reason, attempt } = change;
+    const isBehind = ([mark, entry]) => compare(entry, heads.get(mark)) < 0;
+    if (state === 'open' || state === 'polling') {
+      if (member.topics[0] && member.topics.every(isRefusedTopic)) [state, reason] = ['denied', 'refused'];
+      else if (lacks(member)) return;
+      else if (state === 'open' && !member.told?.startsWith(state) && [...member.places].some(isBehind)) state = 'catching-up';
+    }
+    const told = [state, reason, attempt].join();
+    if (!state || member.told === told) return;
+    member.told = told;
+    say(member, { change: { ...change, state, reason } });
+  }
+
+  function gather() {
+    gathering ||= setTimeout(update, GATHERING);
+  }
+
+  function update() {
+    gathering = 0;
+    clearTimeout(leaving);
+    if (!members.size) return (leaving = setTimeout(close, LINGER));
+    if (!connection) {
+      connection = newConnection(address, where, { open: opened, event: take, state: became });
+      return connection.start('start');
+    }
+    members.forEach(seat);
+    members.forEach(tell);
+    // Who has just been rendered may be let in, whatever the others were told.
+    if (isRefused(change.state) || some(lacks)) connection.renew();
+    else if (!granted.every((name) => some(({ names }) => names.includes(name)))) leaving = setTimeout(connection.renew, LINGER);
+  }
+
+  function where() {
+    const all = [...members];
+    const topics = newest(all.flatMap((member) => member.topics));
+    return { topics, types: all.flatMap(({ types }) => types), cursor: oldest(all.map(({ cursor }) => cursor)), headers: ask };
+  }
+
+  function became(now) {
+    change = now;
+    if (members.size) members.forEach(tell);
+    else close(); // it is opened again when somebody comes
+  }
+
+  function close() {
+    connection?.close();
+    connection = null;
+    change = {};
+  }
+
+  // Headers are the pages' matter: any of them is asked, and another next time.
+  const ask = (refusal) =>
+    new Promise((resolve) => {
+      answer = resolve;
+      [...members].at(-Math.ceil(Math.random() * members.size)).post({ ask: refusal });
+    });
+
+  return (post) => {
+    const remove = (n) => members.forEach((member) => member.post === post && (!n || member.n === n) && members.delete(member));
+    return {
+      take({ n, call, headers, ...member }) {
+        if (call) return connection?.[call]();
+        if (!n) return answer(headers);
+        remove(n);
+        const { topics, cursor } = member;
+        if (topics) members.add({ ...member, n, post, names: topics.map(plainName), places: entriesOf(cursor) });
+        gather();
+      },
+      leave() {
+        remove();
+        if (lingers) gather();
+        else close();
+      },
+    };
+  };
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING
 
+from tests.e2e import staged_stream
+
 if TYPE_CHECKING:
     from tests.e2e.engines import Tab
 
@@ -42,7 +44,7 @@ def feed(
     *,
     name: str = "feed",
     topic: str = "news.article",
-    cursor: str = "c0",
+    cursor: str = staged_stream.cursor(0),
     src: str = "/livefeed/",
     viewer: str = "",
     attributes: str = 'limit="4" insert="prepend"',

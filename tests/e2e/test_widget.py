@@ -25,33 +25,35 @@ TRUSTED_TYPES = f"{STRICT}; require-trusted-types-for 'script'; trusted-types li
 
 def test_items_are_created_updated_deleted_and_trimmed_by_key(site: Site, live: Window) -> None:
     page = live(feed(item(3, "three") + item(2, "two") + item(1, "one")))
-    assert site.stream().cursor == "c0"
+    assert site.stream().cursor == cursor(0)
     assert site.stream().topics == ["news.article"]
     page.evaluate("window.two = document.querySelector('[data-key=\"2\"]')")
 
-    site.stream().send(created(4, "four", "c1") + created(5, "five", "c2"))
+    site.stream().send(created(4, "four", cursor(1)) + created(5, "five", cursor(2)))
     wait_for_keys(page, [5, 4, 3, 2])
-    site.stream().send(block("updated", {"pk": 2, "title": "TWO", "url": None}, "c3"))
-    site.stream().send(block("updated", {"pk": 99, "title": "unknown"}, "c4") + block("deleted", {"pk": 4}, "c5"))
-    site.stream().send(created(5, "FIVE", "c6"))
+    site.stream().send(block("updated", {"pk": 2, "title": "TWO", "url": None}, cursor(3)))
+    site.stream().send(
+        block("updated", {"pk": 99, "title": "unknown"}, cursor(4)) + block("deleted", {"pk": 4}, cursor(5))
+    )
+    site.stream().send(created(5, "FIVE", cursor(6)))
     wait_for_keys(page, [5, 3, 2])
     until(page, "document.querySelector('[data-key=\"5\"]').textContent === 'FIVE'")
     assert page.evaluate("two.isConnected && two.innerHTML") == (
         '<a data-attr-href="url"><span data-field="title">TWO</span></a>'
     )
     assert page.locator("[data-key='5'] a").get_attribute("href") == "/a/5"
-    assert page.evaluate("document.querySelector('live-feed').cursor") == "c6"
+    assert page.evaluate("document.querySelector('live-feed').cursor") == cursor(6)
 
 
 def test_append_trims_at_the_beginning_but_not_where_somebody_is(site: Site, live: Window) -> None:
     page = live(feed(item(1, "one") + item(2, "two"), attributes='limit="2" insert="append"'))
     page.focus("[data-key='1'] a")
-    site.stream().send(created(3, "three", "c1"))
+    site.stream().send(created(3, "three", cursor(1)))
     wait_for_keys(page, [1, 3])
-    site.stream().send(created(4, "four", "c2"))
+    site.stream().send(created(4, "four", cursor(2)))
     wait_for_keys(page, [1, 4])
     page.evaluate("document.activeElement.blur()")
-    site.stream().send(created(5, "five", "c3"))
+    site.stream().send(created(5, "five", cursor(3)))
     wait_for_keys(page, [4, 5])
 
 
@@ -86,7 +88,7 @@ def test_text_is_text_and_only_listed_attributes_are_set(site: Site, live: Windo
 @pytest.mark.parametrize("url", ["/a/1", "?page=2", "https://example.org/x", "mailto:a@example.org", "//example.org/"])
 def test_a_good_address_is_set_as_it_is(site: Site, live: Window, url: str) -> None:
     page = live(feed())
-    site.stream().send(created(1, "one", "c1", url=url))
+    site.stream().send(created(1, "one", cursor(1), url=url))
     wait_for_keys(page, [1])
     assert page.locator("[data-key='1'] a").get_attribute("href") == url
 
@@ -104,7 +106,7 @@ def test_times_are_shown_in_the_language_of_the_page(site: Site, window: Window)
     site.stream().open()
     assert page.locator("[data-key='1'] time").text_content() == "04.03.2030"
     assert page.locator("[data-key='2'] time").text_content() == "no date"
-    site.stream().send(block("created", {"pk": 3, "at": "2030-03-04T12:00:00Z"}, "c1"))
+    site.stream().send(block("created", {"pk": 3, "at": "2030-03-04T12:00:00Z"}, cursor(1)))
     wait_for_keys(page, [3, 1, 2])
     assert page.locator("[data-key='3'] time").text_content() == "04.03.2030, 13:00"
     assert page.locator("[data-key='3'] time").get_attribute("datetime") == "2030-03-04T12:00:00Z"
@@ -113,11 +115,13 @@ def test_times_are_shown_in_the_language_of_the_page(site: Site, window: Window)
 @pytest.mark.parametrize("policy", [STRICT, TRUSTED_TYPES, f"{STRICT}; connect-src 'self'; style-src 'self'"])
 def test_a_strict_policy_finds_nothing_to_stop(site: Site, live: Window, policy: str) -> None:
     site.policy = policy
-    site.snapshot = f'<div data-live-snapshot data-cursor="c7">{item(7, "seven")}</div>'
+    site.snapshot = f'<div data-live-snapshot data-cursor="{cursor(7)}">{item(7, "seven")}</div>'
     page = live(feed(item(1, "one")))
-    site.stream().send(created(2, "two", "c1"))
+    site.stream().send(created(2, "two", cursor(1)))
     wait_for_keys(page, [2, 1])
-    site.stream().send(block("livefeed-reset", {"topic": "news.article", "reason": "epoch", "cursor": "c6"}, "c6"))
+    site.stream().send(
+        block("livefeed-reset", {"topic": "news.article", "reason": "epoch", "cursor": cursor(6)}, cursor(6))
+    )
     wait_for_keys(page, [7])
 
 
@@ -156,7 +160,7 @@ def test_moving_the_element_keeps_the_stream(site: Site, live: Window, move: str
     page = live(feed(item(1, "one")) + "<main></main>")
     page.evaluate("move => document.querySelector('main')[move](document.querySelector('live-feed'), null)", move)
     page.evaluate("document.querySelector('main > live-feed').lastChild.remove?.()")
-    site.stream().send(created(2, "two", "c1"))
+    site.stream().send(created(2, "two", cursor(1)))
     wait_for_keys(page, [2, 1])
     assert len(site.streams) == 1
     assert page.evaluate("seen.filter(e => e.name === 'state').map(e => e.state)") == ["connecting", "open"]
@@ -164,12 +168,12 @@ def test_moving_the_element_keeps_the_stream(site: Site, live: Window, move: str
 
 def test_an_element_that_left_closes_and_comes_back_from_where_it_was(site: Site, live: Window) -> None:
     page = live(feed(item(1, "one")))
-    site.stream().send(created(2, "two", "c5"))
+    site.stream().send(created(2, "two", cursor(5)))
     wait_for_keys(page, [2, 1])
     page.evaluate("(window.away = document.querySelector('live-feed')).remove()")
     assert site.stream().ended.wait(LIMIT)
     page.evaluate("document.body.append(away)")
-    assert site.stream(2).cursor == "c5"
+    assert site.stream(2).cursor == cursor(5)
 
 
 def test_elements_of_one_page_share_a_connection(site: Site, live: Window) -> None:
@@ -213,7 +217,7 @@ def test_a_refused_topic_is_denied_and_the_others_live(site: Site, window: Windo
     page = window(site.url)
     site.stream().open(topics=["open"], refused=["secret~1~old"])
     until(page, "a.state === 'open' && b.state === 'denied'")
-    site.stream().send(created(1, "one granted topic, so none is said", "c1"))
+    site.stream().send(created(1, "one granted topic, so none is said", cursor(1)))
     wait_for_keys(page, [1], "a")
     assert keys(page, "b") == []
 
@@ -249,13 +253,13 @@ def test_who_joins_with_a_cursor_of_another_epoch_reloads_instead_of_guessing(si
     assert len(site.streams) == 1
 
 
-RESET = block("livefeed-reset", {"topic": "news.article", "reason": "trimmed", "cursor": "c50"}, "c50")
+RESET = block("livefeed-reset", {"topic": "news.article", "reason": "trimmed", "cursor": cursor(50)}, cursor(50))
 
 
 def test_a_reset_reloads_without_doubles_losses_or_flicker(site: Site, live: Window) -> None:
     hostile = "<script>window.owned = 1</script>"
     page = live(feed(item(3, "three") + item(2, "two") + item(1, "one")))
-    site.stream().send(created(4, "four", "c1"))
+    site.stream().send(created(4, "four", cursor(1)))
     wait_for_keys(page, [4, 3, 2, 1])
     page.evaluate("""() => {
       window.kept = [...document.querySelectorAll('[data-key="4"], [data-key="2"]')];
@@ -266,25 +270,26 @@ def test_a_reset_reloads_without_doubles_losses_or_flicker(site: Site, live: Win
 
     site.snapshot_may_leave.clear()
     fresh = item(6, "six") + item(4, "four") + item(3, "THREE") + item(2, "two") + hostile
-    site.snapshot = f'<div data-live-snapshot data-cursor="c60">{fresh}</div>'
+    site.snapshot = f'<div data-live-snapshot data-cursor="{cursor(51)}">{fresh}</div>'
     site.stream().send(RESET)
     site.wait_until(lambda: bool(site.snapshot_requests), "a request for the snapshot")
     assert site.snapshot_requests[0].path == "/livefeed/?show=items&limit=4&insert=prepend&topic=news.article"
-    site.stream().send(created(6, "six", "c51") + created(7, "seven", "c52"))  # 6 is in the snapshot, 7 is not yet
+    # 6 is in the snapshot, 7 is not yet
+    site.stream().send(created(6, "six", cursor(51)) + created(7, "seven", cursor(52)))
     wait_for_keys(page, [7, 6, 4, 3])  # live also while it waits
     site.snapshot_may_leave.set()
 
     until(page, "document.querySelector('[data-key=\"3\"]')?.textContent === 'THREE'")
     assert keys(page) == ["7", "6", "4", "3"]
     assert page.evaluate("kept.map((e) => e.isConnected)") == [True, False]
-    assert page.evaluate("document.querySelector('live-feed').getAttribute('cursor')") == "c60"
+    assert page.evaluate("document.querySelector('live-feed').getAttribute('cursor')") == cursor(51)
     assert page.evaluate("seen.filter(e => e.name === 'message').map(e => e.data.pk)") == [4, 6, 7]
     assert page.evaluate("seen.filter(e => e.name === 'gap')") == [
         {"name": "gap", "feed": "feed", "topic": "news.article", "reason": "trimmed"}
     ]
     assert page.evaluate("window.owned") is None
     assert len(site.streams) == 1
-    site.stream().send(created(8, "eight", "c53"))
+    site.stream().send(created(8, "eight", cursor(53)))
     wait_for_keys(page, [8, 7, 6, 4])
 
 
@@ -297,9 +302,9 @@ def test_a_snapshot_that_changes_nothing_touches_nothing(site: Site, live: Windo
         .observe(document.querySelector('[data-live-list]'), { childList: true, subtree: true, characterData: true });
     }""")
     page.focus("[data-key='1'] a")
-    site.snapshot = f'<div data-live-snapshot data-cursor="c60">{items}</div>'
+    site.snapshot = f'<div data-live-snapshot data-cursor="{cursor(60)}">{items}</div>'
     site.stream().send(RESET)
-    until(page, "document.querySelector('live-feed').getAttribute('cursor') === 'c60'")
+    until(page, "document.querySelector('live-feed').getAttribute('cursor') === argument", cursor(60))
     assert page.evaluate("records") == []
     assert page.evaluate("document.activeElement.textContent") == "one"
 
@@ -308,7 +313,7 @@ def test_a_snapshot_that_fails_is_asked_for_again(site: Site, live: Window) -> N
     page = live(feed(item(1, "one")))
     failures = [500]
     site.refuse = lambda handler: failures.pop() if failures and handler.headers["Accept"] == "text/html" else None
-    site.snapshot = f'<template data-live-snapshot data-cursor="c60">{item(2, "two")}</template>'
+    site.snapshot = f'<template data-live-snapshot data-cursor="{cursor(60)}">{item(2, "two")}</template>'
     site.stream().send(RESET)
     wait_for_keys(page, [2])
 
@@ -318,7 +323,7 @@ def test_configure_sends_authorization_and_gets_a_fresh_token(site: Site, window
         return None if handler.headers["Authorization"] == "Bearer 2" else 401
 
     site.refuse = refuse
-    site.snapshot = f'<div data-live-snapshot data-cursor="c9">{item(9, "nine")}</div>'
+    site.snapshot = f'<div data-live-snapshot data-cursor="{cursor(9)}">{item(9, "nine")}</div>'
     site.pages["/"] = document(feed(item(1, "one")))
     page = window(site.url)
     until(page, "document.querySelector('live-feed').state === 'denied'")
@@ -415,9 +420,11 @@ def test_a_page_may_render_by_itself_and_reads_messages(site: Site, live: Window
       feed.addEventListener('message', (e) => plain.push([e.data, e.lastEventId, e.bubbles]));
       feed.addEventListener('livefeed:message', (e) => e.detail.data.pk === 2 && e.preventDefault());
     }""")
-    site.stream().send(created(2, "two", "c1") + "id: c2\ndata: <turbo-stream>\n\n" + created(3, "three", "c3"))
+    site.stream().send(
+        created(2, "two", cursor(1)) + f"id: {cursor(2)}\ndata: <turbo-stream>\n\n" + created(3, "three", cursor(3))
+    )
     wait_for_keys(page, [3, 1])
-    assert page.evaluate("plain") == [["<turbo-stream>", "c2", False]]
+    assert page.evaluate("plain") == [["<turbo-stream>", cursor(2), False]]
     assert page.evaluate("seen.filter(e => e.name === 'message').map(e => e.data.pk ?? e.data)") == [
         2,
         "<turbo-stream>",
@@ -427,14 +434,14 @@ def test_a_page_may_render_by_itself_and_reads_messages(site: Site, live: Window
 
 def test_pause_closes_and_resume_goes_on(site: Site, live: Window) -> None:
     page = live(feed(item(1, "one")))
-    site.stream().send(created(2, "two", "c5"))
+    site.stream().send(created(2, "two", cursor(5)))
     wait_for_keys(page, [2, 1])
     page.click("[data-live-pause]")
     assert site.stream().ended.wait(LIMIT)
     assert page.locator("live-feed").get_attribute("state") == "paused"
     assert page.locator("[data-live-pause]").text_content() == "Resume"
     page.evaluate("document.querySelector('live-feed').resume()")
-    assert site.stream(2).cursor == "c5"
+    assert site.stream(2).cursor == cursor(5)
 
 
 def test_a_batch_is_marked_as_busy(site: Site, live: Window) -> None:
@@ -445,8 +452,8 @@ def test_a_batch_is_marked_as_busy(site: Site, live: Window) -> None:
       new MutationObserver(() => busy.push(list.getAttribute('aria-busy')))
         .observe(list, { attributes: true, attributeFilter: ['aria-busy'] });
     }""")
-    site.stream().send(created(1, "one", "c1"))
+    site.stream().send(created(1, "one", cursor(1)))
     wait_for_keys(page, [1])
     assert page.evaluate("busy") == []
-    site.stream().send(created(2, "two", "c2") + created(3, "three", "c3"))
+    site.stream().send(created(2, "two", cursor(2)) + created(3, "three", cursor(3)))
     until(page, "busy.join() === 'true,'")

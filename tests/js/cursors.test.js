@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { compare, entriesOf, isCovered, marksOf, numbered, oldest, reaches } from '../../livefeed/browser/cursors.js';
+import { compare, entriesOf, isCovered, numbered, oldest } from '../../livefeed/browser/cursors.js';
 import { at } from './fakes.js';
 
 test('numbers of one epoch have an order, the longer one is the larger', () => {
@@ -22,29 +22,18 @@ test('two epochs have no order, nor has what is missing', () => {
   assert.ok(Number.isNaN(compare(at('a', 2), undefined)));
 });
 
-test('of ids that are not ours any other one is later', () => {
-  assert.ok(compare('urn:1', 'urn:2') > 0);
-  assert.ok(compare('urn:2', 'urn:1') > 0);
-});
-
-test('a cursor is read by its marks, a topic’s mark from where it stands in the opening', () => {
+test('a cursor is read by its marks; what can’t be an entry says nothing', () => {
   const cursor = `${at('a', 1)}.b___`;
   assert.deepEqual([...entriesOf(cursor)], [['a___', at('a', 1)], ['b___', 'b___']]);
-  assert.deepEqual([...marksOf({ topics: ['x', 'y'], cursor })], [['x', 'a___'], ['y', 'b___']]);
+  assert.deepEqual([...entriesOf(`garbage.${cursor}`)], [...entriesOf(cursor)]);
   assert.deepEqual([...entriesOf('')], []);
 });
 
-test('the oldest of several places is kept once for each epoch', () => {
+test('the oldest of several places is kept once for each epoch; a single cursor stays as it is', () => {
   const cursors = [`${at('a', 9)}.${at('b', 4)}`, at('a', 10), at('a', 3), at('b', 2, 'other0'), ''];
   assert.equal(oldest(cursors), [at('a', 3), at('b', 4), at('b', 2, 'other0')].join('.'));
+  assert.equal(oldest(['urn:a.b.a']), 'urn:a.b.a');
   assert.equal(oldest([at('a', 1), 'a___', at('a', 2, 'other0'), at('b', 1)]), `a___.${at('b', 1)}`);
-});
-
-test('the head is reached when no topic is behind it; what has no order is not waited for', () => {
-  const head = `${at('a', 5)}.${at('b', 5)}`;
-  assert.equal(reaches(`${at('a', 5)}.${at('b', 4)}`, head), false);
-  assert.equal(reaches(`${at('a', 6)}.${at('b', 5)}`, head), true);
-  assert.equal(reaches(`${at('a', 5)}.${at('b', 1, 'other0')}`, head), true);
 });
 
 test('an entry is numbered in the epoch of another', () => {

@@ -2,27 +2,19 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { LiveEventSource } from '../../livefeed/browser/event-source.js';
-import { FakeClock, FakeServer, at, block, event, opening, settle } from './fakes.js';
+import { FakeClock, FakeServer, at, block, event, opening, put, settle } from './fakes.js';
 
-// `follow()` has no clock in its address: the elements of a page gather for 30 ms of the real one.
-const gathered = async (server) => {
-  while (!server.requests.length) await new Promise((resolve) => setTimeout(resolve, 5));
-  await settle();
-};
+const gathered = (server) => server.clock.advance(30);
 
 function setUp(t, url, options = {}, answers = undefined) {
   const server = new FakeServer(new FakeClock(), answers);
-  const fetch = globalThis.fetch;
-  globalThis.fetch = server.fetch;
+  put({ fetch: server.fetch });
   const source = new LiveEventSource(url, options);
   const heard = [];
   for (const type of ['open', 'error', 'message', 'created', 'livefeed-reset', 'note']) {
     source.addEventListener(type, (event) => heard.push([type, event.data, event.lastEventId].slice(0, event.data === undefined ? 1 : 3)));
   }
-  t.after(() => {
-    source.close();
-    globalThis.fetch = fetch;
-  });
+  t.after(() => source.close());
   return { server, source, heard };
 }
 

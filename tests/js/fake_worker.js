@@ -1,9 +1,8 @@
 /** A browser with pages and a shared worker, as far as the two ends of sharing see it: ports, locks, `SharedWorker`. */
 
-import { Membership } from '../../livefeed/browser/membership.js';
-import { Union } from '../../livefeed/browser/union.js';
+import { newHub } from '../../livefeed/browser/sharing.js';
 import { serve } from '../../livefeed/browser/worker.js';
-import { FakeClock, FakeServer, settle } from './fakes.js';
+import { FakeClock, FakeServer, put, settle } from './fakes.js';
 
 /** A message port; what comes before somebody listens waits. */
 class FakePort {
@@ -11,6 +10,11 @@ class FakePort {
   closed = false;
   #listener = null;
   #waiting = [];
+
+  /** `enter()`: from now on its owner runs. */
+  constructor(enter) {
+    this.enter = enter;
+  }
 
   set onmessage(listener) {
     this.#listener = listener;
@@ -28,6 +32,7 @@ class FakePort {
 
   #take(message) {
     if (this.closed) return;
+    this.enter();
     if (this.#listener) this.#listener(message);
     else this.#waiting.push(message);
   }
@@ -41,24 +46,20 @@ class FakePort {
 class FakeLocks {
   held = new Map(); // name -> {owner, release}
   waiting = []; // {name, owner, callback}
+  owner = ''; // who asks
 
-  as = (owner) => ({
-    request: (name, ...rest) => {
-      const callback = rest.pop();
-      const { signal } = rest[0] ?? {};
-      return new Promise((resolve, reject) => {
-        const request = { name, owner, callback, resolve };
-        const leave = () => {
-          this.waiting = this.waiting.filter((other) => other !== request);
-          reject(signal.reason);
-        };
-        if (signal?.aborted) return leave();
-        signal?.addEventListener('abort', leave);
-        this.waiting.push(request);
-        queueMicrotask(() => this.#grant());
-      });
-    },
-  });
+  request = (name, { signal }, callback) =>
+    new Promise((resolve, reject) => {
+      const request = { name, owner: this.owner, callback, resolve };
+      const leave = () => {
+        this.waiting = this.waiting.filter((other) => other !== request);
+        reject(signal.reason);
+      };
+      if (signal.aborted) return leave();
+      signal.addEventListener('abort', leave);
+      this.waiting.push(request);
+      queueMicrotask(() => this.#grant());
+    });
 
   #grant() {
     for (const request of this.waiting) {
@@ -82,15 +83,15 @@ export class FakeBrowser {
   workers = new Map(); // name -> scope
   ports = [];
   trouble = ''; // "throws", "errors", "silent"
-  hasLocks = true;
   locks = new FakeLocks();
   pages = [];
 
   constructor(t, { answers } = {}) {
     this.server = new FakeServer(this.clock, answers);
-    this.#put(t, 'fetch', this.server.fetch);
+    put({ fetch: this.server.fetch, random: () => 0.5 });
     this.#put(t, 'SharedWorker', this.#sharedWorker());
-    t.after(() => this.pages.forEach((page) => page.union.call('close')));
+    this.#put(t, 'navigator', { locks: this.locks });
+    t.after(() => this.pages.forEach((page) => page.members.forEach((member) => member.leave())));
   }
 
   #put(t, name, value) {
@@ -104,47 +105,48 @@ export class FakeBrowser {
     return function SharedWorker(url, options) {
       if (browser.trouble === 'throws') throw new TypeError('This requires a TrustedScriptURL.');
       Object.assign(browser, { url, options });
-      const [port, theirs] = [new FakePort(), new FakePort()];
+      const { owner } = browser.locks;
+      const port = new FakePort(() => (browser.locks.owner = owner));
+      const theirs = new FakePort(() => (browser.locks.owner = options.name));
       [port.other, theirs.other, this.port] = [theirs, port, port];
       browser.ports.push(port);
+      const arrive = () => browser.#connect(options.name, theirs);
       if (browser.trouble === 'errors') queueMicrotask(() => this.onerror(new Event('error')));
-      else if (browser.trouble === 'silent') browser.late = () => browser.#scope(options.name).onconnect({ ports: [theirs] });
-      else queueMicrotask(() => browser.#scope(options.name).onconnect({ ports: [theirs] }));
+      else if (browser.trouble === 'silent') browser.late = arrive;
+      else queueMicrotask(arrive);
     };
   }
 
-  #scope(name) {
+  #connect(name, port) {
+    port.enter();
     if (!this.workers.has(name)) {
-      const scope = { navigator: { locks: this.hasLocks ? this.locks.as(`worker ${name}`) : undefined } };
-      serve(scope, this.clock);
+      const scope = { name };
+      serve(scope);
       this.workers.set(name, scope);
     }
-    return this.workers.get(name);
+    this.workers.get(name).onconnect({ ports: [port] });
   }
 
   /** The process of a worker ends. */
   killWorker(name) {
-    this.workers.get(name).onconnect = null;
     this.workers.delete(name);
     for (const port of this.ports.splice(0)) port.closed = port.other.closed = true;
-    this.locks.kill(`worker ${name}`);
+    this.locks.kill(name);
   }
 
-  /** A page with a union of its own, whose window and document are events' targets in the test's hand. */
-  page({ viewer = 'anna', src = 'https://site.test/livefeed/', headers = () => undefined } = {}) {
-    const page = { name: `page ${this.pages.length}`, window: new EventTarget(), document: new EventTarget(), headers };
+  /** A page with a hub of its own, whose window and document are events' targets in the test's hand. */
+  page({ viewer = 'anna', url = 'https://site.test/livefeed/', headers = () => undefined } = {}) {
+    const page = { name: `page ${this.pages.length}`, window: new EventTarget(), document: new EventTarget(), headers, members: [] };
     this.pages.push(page);
     this.enter(page);
-    const options = { src, credentials: 'same-origin', viewer, transport: 'fetch' };
-    const asked = (refused) => page.headers(refused);
-    page.union = new Union({ ...options, headers: asked, clock: this.clock, random: () => 0.5, mayShare: () => true });
-    page.add = (topic, cursor = '') => {
-      const member = { topic, cursor, seen: [], resets: [], states: [] };
-      member.onevent = ({ data }) => member.seen.push(JSON.parse(data));
-      member.onreset = (reset) => member.resets.push(reset);
+    page.hub = newHub({ url, viewer }, (refused) => page.headers(refused), true, undefined, () => {});
+    page.add = (topics, cursor = '') => {
+      const member = { topics: [topics].flat(), cursor, seen: [], resets: [], states: [] };
+      member.onevent = ({ type, data }) => (type === 'livefeed-reset' ? member.resets : member.seen).push(JSON.parse(data));
       member.onstate = ({ state, reason }) => member.states.push(`${state} ${reason}`);
-      page.union.add((member.membership = new Membership(member)));
-      return member;
+      page.members.push(member);
+      this.enter(page);
+      return page.hub.join(member);
     };
     page.say = (type, target = page.window) => {
       this.enter(page);
@@ -157,16 +159,13 @@ export class FakeBrowser {
   enter(page) {
     globalThis.document = page.document;
     globalThis.addEventListener = (...listener) => page.window.addEventListener(...listener);
-    const locks = this.hasLocks ? this.locks.as(page.name) : undefined;
-    Object.defineProperty(globalThis, 'navigator', { value: { locks }, configurable: true });
+    this.locks.owner = page.name;
   }
 
   /** Lets the elements of a page gather, and all that follows happen. */
-  async gather(page) {
-    this.enter(page);
-    await this.clock.advance(30);
+  async gather() {
     globalThis.document = globalThis.addEventListener = undefined; // a worker has no page's events
-    await this.clock.advance(30); // what the worker's union gathers
+    await this.clock.advance(30);
   }
 
   /** The process of a page ends, without a word. */

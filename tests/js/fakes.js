@@ -1,14 +1,28 @@
 /** A server, a clock and a listener for the connection, all in the test's hand. */
 
-import { connect } from '../../livefeed/browser/connection.js';
+import { connect } from '../../livefeed/browser/connect.js';
+
+const GATHERING = 30;
+
+/** Puts these in the place of the platform's own; each test brings its own. */
+export function put({ now = Date.now, random = Math.random, ...own }) {
+  Object.assign(globalThis, own);
+  Date.now = now;
+  Math.random = random;
+}
 
 const encoder = new TextEncoder();
 export const settle = () => new Promise((resolve) => setImmediate(resolve));
 
 export class FakeClock {
-  time = Date.UTC(2030, 0, 1);
+  time = Date.UTC(2030, 0, 1) - GATHERING;
   timers = new Map();
   #next = 1;
+
+  constructor() {
+    const { now, setTimeout, clearTimeout } = this;
+    put({ now, setTimeout, clearTimeout });
+  }
 
   now = () => this.time;
   setTimeout = (callback, delay) => {
@@ -65,7 +79,6 @@ class FakeStream {
 
 export const block = (type, data, id) =>
   `${id === undefined ? '' : `id: ${id}\n`}event: ${type}\ndata: ${JSON.stringify(data)}\n\n`;
-export const OPEN = block('livefeed-open', { topics: ['t'], refused: [], resumed: null, keepalive: 15 }, 'c0');
 
 /**
  * A server that answers as `answers` say, the last one again and again; by default a stream. An answer is what a response
@@ -115,24 +128,22 @@ export class FakeServer {
 }
 
 /** A connection to such a server, and all that it says. */
-export function setUp({ answers = [], random = () => 0.5, ...options } = {}) {
+export async function setUp({ answers = [], random = () => 0.5, topics = ['t'], ...options } = {}) {
   const clock = new FakeClock();
   const server = new FakeServer(clock, answers);
-  const it = { clock, server, requests: server.requests, streams: server.streams, events: [], states: [], opens: [] };
-  it.connection = connect('https://site.test/livefeed/', {
-    topics: ['t'],
-    clock,
-    random,
+  put({ random, fetch: server.fetch });
+  const it = { clock, server, requests: server.requests, streams: server.streams, events: [], states: [] };
+  it.connection = connect(`https://site.test/livefeed/?${new URLSearchParams(topics.map((topic) => ['topic', topic]))}`, {
+    headers: () => undefined, // one of its own has a connection of its own
     onevent: (event) => it.events.push(event),
     onstate: (change) => it.states.push(change),
-    onopen: (detail) => it.opens.push(detail),
-    fetch: server.fetch,
     ...options,
   });
   Object.defineProperties(it, {
     stream: { get: () => it.streams.at(-1) },
     state: { get: () => it.states.at(-1) },
   });
+  await clock.advance(GATHERING);
   return it;
 }
 
@@ -142,6 +153,9 @@ export const at = (topic, seq, epoch = 'epoch0') => topic.padEnd(4, '_').slice(0
 /** What a stream of these topics begins with: `places` are entries, in their order. */
 export const opening = (topics, places, { head = places, ...more } = {}) =>
   block('livefeed-open', { topics, refused: [], cursor: places.join('.'), head: head.join('.'), keepalive: 15, ...more }, places.join('.'));
+
+/** What a stream of the topic "t" begins with, where nobody says from where. */
+export const OPEN = opening(['t'], [at('t', 0)]);
 
 /** One event of a topic; its id is all places. */
 export const event = (topic, data, ...places) => `topic: ${topic}\n${block('created', data, places.join('.'))}`;

@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { Membership } from '../../livefeed/browser/membership.js';
-import { Union } from '../../livefeed/browser/union.js';
+import { newUnion } from '../../livefeed/browser/union.js';
 import { FakeClock, at, setUp, settle } from './fakes.js';
 
 const CURSOR = `${at('a', 5)}.${at('b', 2)}`;
@@ -34,12 +33,11 @@ async function follow(t, options = {}) {
   const before = globalThis.EventSource;
   FakeEventSource.all = [];
   globalThis.EventSource = FakeEventSource;
-  const it = setUp({ transport: 'native', topics: ['a', 'b~1~s'], cursor: CURSOR, types: ['created'], ...options });
+  const it = await setUp({ transport: 'native', topics: ['a', 'b~1~s'], cursor: CURSOR, types: ['created'], ...options });
   t.after(() => {
     it.connection.close();
     globalThis.EventSource = before;
   });
-  await settle();
   return { ...it, it, sources: FakeEventSource.all };
 }
 
@@ -74,19 +72,16 @@ test('a union knows the topic of an event by whose place its id moves', async (t
   const { it } = await follow(t);
   it.connection.close();
   const [clock, seen] = [new FakeClock(), []];
-  const union = new Union({ src: 'https://site.test/livefeed/', transport: 'native', clock });
-  for (const topic of ['a', 'b']) {
-    const onevent = (event) => seen.push([topic, event.topic, event.data]);
-    const member = { topic, cursor: at(topic, 1), types: ['created'], onevent, onreset() {}, onstate() {} };
-    union.add(new Membership(member));
-  }
+  const enter = newUnion({ url: 'https://site.test/livefeed/', transport: 'native' });
+  const page = enter(({ n, event }) => event && seen.push([n, event.topic, event.data]));
+  ['a', 'b'].forEach((topic, index) => page.take({ n: index + 1, topics: [topic], types: [], cursor: at(topic, 1) }));
   await clock.advance(30);
   const source = FakeEventSource.all.at(-1);
   source.open(['a', 'b'], `${at('a', 1)}.${at('b', 1)}`);
   source.say('created', 2, `${at('a', 1)}.${at('b', 2)}`);
   source.say('created', 3, `${at('a', 2)}.${at('b', 2)}`);
-  assert.deepEqual(seen, [['b', 'b', '2'], ['a', 'a', '3']]);
-  union.call('close');
+  assert.deepEqual(seen, [[2, 'b', '2'], [1, 'a', '3']]);
+  page.leave();
 });
 
 test('one that fails is closed, and after a wait a new one goes on from where it was', async (t) => {
@@ -127,5 +122,5 @@ test('a server that is not ours, asked for no topic, is open when its EventSourc
   sources[0].onopen();
   assert.equal(it.connection.state, 'open');
   sources[0].say('created', 'x', 'urn:8');
-  assert.deepEqual(it.events, [{ type: 'created', data: '"x"', id: 'urn:8', topic: null }]);
+  assert.deepEqual(it.events, [{ type: 'created', data: '"x"', id: 'urn:8', topic: undefined }]);
 });

@@ -12,7 +12,6 @@ function parse(bytes, cuts = [], { lastEventId } = {}) {
     lastEventId,
     onEvent: ({ type, data, lastEventId: id, topic }) => seen.push([type, data, id, ...(topic === null ? [] : [topic])]),
     onRetry: (milliseconds) => seen.push(['retry', milliseconds]),
-    onComment: (text) => seen.push(['comment', text]),
   });
   const edges = [0, ...cuts, bytes.length];
   edges.slice(1).forEach((edge, index) => parser.push(bytes.subarray(edges[index], edge)));
@@ -36,7 +35,7 @@ const CASES = [
   ['only LF, CR and CRLF end lines', 'data: a\u2028b\u0085c\vd\fe\u2029f\n\n', [['message', 'a\u2028b\u0085c\vd\fe\u2029f', '']]],
   ['names are case-sensitive', 'Data: a\nDATA: b\n data: c\ndata : d\ndata: e\n\n', [['message', 'e', '']]],
   ['unknown fields are skipped', 'foo: 1\nbar\ndata: a\n\n', [['message', 'a', '']]],
-  ['comments', ': hi\n:\n:x\ndata: a\n: mid\n\n', [['comment', ' hi'], ['comment', ''], ['comment', 'x'], ['comment', ' mid'], ['message', 'a', '']]],
+  ['comments', ': hi\n:\n:x\ndata: a\n: mid\n\n', [['message', 'a', '']]],
   ['BOM', '\uFEFFdata: a\n\n', [['message', 'a', '']]],
   ['only one BOM', '\uFEFF\uFEFFdata: a\n\ndata: b\n\n', [['message', 'b', '']]],
   ['BOM only at the start', 'data: a\n\n\uFEFFdata: b\n\ndata: \uFEFFc\n\n', [['message', 'a', ''], ['message', '\uFEFFc', '']]],
@@ -60,7 +59,7 @@ const CASES = [
   ['no bytes', '', []],
   ['only blank lines', '\n\n\r\r\n\n', []],
   ['a livefeed stream', 'retry: 2500\nid: c0\nevent: livefeed-open\ndata: {"topics":["t"]}\n\n: keep-alive\n\nid: c1\nevent: created\ndata: {"pk":1}\n\n',
-    [['retry', 2500], ['livefeed-open', '{"topics":["t"]}', 'c0'], ['comment', ' keep-alive'], ['created', '{"pk":1}', 'c1']], 'c1'],
+    [['retry', 2500], ['livefeed-open', '{"topics":["t"]}', 'c0'], ['created', '{"pk":1}', 'c1']], 'c1'],
 ];
 
 for (const [name, stream, expected, id = '', lastEventId = ''] of CASES) {

@@ -1,34 +1,38 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { Membership } from '../../livefeed/browser/membership.js';
-import { Union } from '../../livefeed/browser/union.js';
-import { FakeClock, FakeServer, at, block, event, opening, settle } from './fakes.js';
+import { newUnion } from '../../livefeed/browser/union.js';
+import { FakeClock, FakeServer, at, block, event, opening, put } from './fakes.js';
 
 const GATHERING = 30;
 
-function setUp({ answers, ...options } = {}) {
+function setUp({ answers, ...address } = {}) {
   const clock = new FakeClock();
   const server = new FakeServer(clock, answers);
-  const it = { clock, server, emptied: 0 };
-  const { fetch } = server;
-  const address = { src: 'https://site.test/livefeed/', clock, fetch, random: () => 0.5, onempty: () => (it.emptied += 1) };
-  it.union = new Union({ ...address, ...options });
-  it.add = (topic, cursor, more) => {
-    const member = { topic, cursor, seen: [], resets: [], states: [], ...more };
-    member.onevent = ({ data, id }) => member.seen.push([JSON.parse(data), id]);
-    member.onreset = (reset) => member.resets.push(reset);
-    member.onstate = ({ state, reason }) => member.states.push(`${state} ${reason}`);
-    it.union.add((member.membership = new Membership(member)));
+  put({ fetch: server.fetch, random: () => 0.5 });
+  const enter = newUnion({ url: 'https://site.test/livefeed/', client: 'tests', ...address }, true);
+  const members = [];
+  const page = enter(({ n, cursor, event, change, ask }) => {
+    if (ask) return page.take({ headers: undefined });
+    const member = Object.assign(members[n - 1], { cursor });
+    if (event?.type === 'livefeed-reset') member.resets.push({ ...JSON.parse(event.data), cursor });
+    else if (event) member.seen.push([JSON.parse(event.data), cursor]);
+    if (change) member.states.push(`${change.state} ${change.reason}`);
+  });
+  const add = (topics, cursor) => {
+    const member = { topics: [topics].flat(), cursor, types: [], seen: [], resets: [], states: [] };
+    member.n = members.push(member);
+    const { n, types } = member;
+    page.take({ n, topics: member.topics, types, cursor });
     return member;
   };
-  it.gather = () => clock.advance(GATHERING);
-  it.leave = async (member) => {
-    it.union.remove(member.membership);
-    await clock.advance(GATHERING);
-    return member.membership.cursor;
+  const gather = () => clock.advance(GATHERING);
+  const leave = async ({ n, cursor }) => {
+    page.take({ n });
+    await gather();
+    return cursor;
   };
-  return it;
+  return { clock, server, page, add, gather, leave };
 }
 
 const data = (member) => member.seen.map(([data]) => data);
@@ -46,7 +50,7 @@ test('members that come together share one request, from the place of whoever is
   assert.deepEqual([one, two, three].map(data), [[6], [4, 5, 6], [8]]);
   assert.deepEqual(one.states.at(-1), 'open open');
   assert.deepEqual(three.seen, [[8, at('b', 8)]]);
-  assert.deepEqual([one, three].map(({ membership }) => membership.cursor), [at('a', 6), at('b', 8)]);
+  assert.deepEqual([one, three].map(({ cursor }) => cursor), [at('a', 6), at('b', 8)]);
 });
 
 test('who is no further back joins without a request, and gets nothing that it has', async () => {
@@ -78,7 +82,7 @@ test('who comes from further back makes the union begin there again, and the old
   for (const seq of [5, 6, 7, 8]) await fresh.send(event('a', seq, at('a', seq)));
   assert.deepEqual([first, late].map(data), [[6, 7, 8], [5, 6, 7, 8]]);
   assert.deepEqual(first.states, ['connecting start', 'open open']);
-  assert.deepEqual(late.states, ['open open']);
+  assert.deepEqual(late.states, ['catching-up open', 'open open']);
 });
 
 test('a server that ends the old stream because the new one has its place changes nothing for who is here', async () => {
@@ -122,7 +126,7 @@ test('after a cut the stream goes on from everybody’s place', async () => {
   await it.clock.advance(3000);
   assert.deepEqual(it.server.cursors[1], `${at('a', 2)}.${at('b', 9)}`);
   await it.server.stream.send(opening(['a', 'b'], [at('a', 2), at('b', 9)], { head: [at('a', 2), at('b', 10)] }));
-  assert.deepEqual(members[0].states.slice(-2), ['waiting end', 'catching-up open']);
+  assert.deepEqual(members.map(({ states }) => states.slice(-2)), [['waiting end', 'open open'], ['waiting end', 'catching-up open']]);
 });
 
 test('a reset is for everybody who does not stand there yet', async () => {
@@ -196,7 +200,7 @@ test('a fleeting event reaches everybody who is here, and moves nobody', async (
   const fleeting = 'event: typing\ntopic: a\ndata: "x"\n\n';
   await it.server.stream.send(fleeting + event('a', 2, at('a', 2)) + fleeting);
   assert.deepEqual([data(one), data(two)], [['x', 2, 'x'], ['x', 'x']]);
-  assert.deepEqual([one, two].map(({ membership }) => membership.cursor), [at('a', 2), at('a', 9)]);
+  assert.deepEqual([one, two].map(({ cursor }) => cursor), [at('a', 2), at('a', 9)]);
 });
 
 test('a sync moves everybody on', async () => {
@@ -205,7 +209,7 @@ test('a sync moves everybody on', async () => {
   await it.gather();
   await it.server.stream.send(opening(['a'], [at('a', 1)]));
   await it.server.stream.send(block('livefeed-sync', { cursor: at('a', 40) }, at('a', 40)));
-  assert.deepEqual([member.membership.cursor, member.seen], [at('a', 40), []]);
+  assert.deepEqual([member.cursor, member.seen], [at('a', 40), []]);
 });
 
 test('a connection with one topic need not name it', async () => {
@@ -251,7 +255,7 @@ test('a stream for another viewer than the pages’ is denied, and brings nothin
 });
 
 test('what nobody wants any more is dropped after a while, and after the last member all is', async () => {
-  const it = setUp({ linger: 5000 });
+  const it = setUp();
   const [one, two] = [it.add('a', at('a', 1)), it.add('b', at('b', 1))];
   await it.gather();
   await it.server.stream.send(opening(['a', 'b'], [at('a', 1), at('b', 1)]) + event('b', 2, at('a', 1), at('b', 2)));
@@ -263,24 +267,28 @@ test('what nobody wants any more is dropped after a while, and after the last me
   await it.server.stream.send(opening(['a'], [at('a', 1)]));
   await it.leave(one);
   await it.clock.advance(4900);
-  assert.deepEqual([it.server.requests[1].signal.aborted, it.emptied], [false, 0]);
+  assert.equal(it.server.requests[1].signal.aborted, false);
   const back = it.add('a', at('a', 1));
   await it.clock.advance(6000);
-  assert.deepEqual([back.states, it.server.requests.length, it.emptied], [['open open'], 2, 0]);
+  assert.deepEqual([back.states, it.server.requests.length], [['open open'], 2]);
   await it.leave(back);
   await it.clock.advance(5000);
-  assert.deepEqual([it.server.requests[1].signal.aborted, it.emptied, it.clock.timers.size], [true, 1, 0]);
+  assert.deepEqual([it.server.requests[1].signal.aborted, it.clock.timers.size], [true, 0]);
 });
 
-test('a stream that is cut while nobody is here comes back for the topics it had', async () => {
-  const it = setUp({ linger: 60_000 });
+test('a stream that is cut while nobody is here is opened again when somebody comes', async () => {
+  const it = setUp();
   const member = it.add('a~1~s', at('a', 1));
   await it.gather();
   await it.server.stream.send(opening(['a'], [at('a', 1)]) + event('a', 2, at('a', 2)));
   await it.leave(member);
   await it.server.stream.end();
-  await it.clock.advance(3000);
-  assert.deepEqual([it.server.topics[1], it.server.cursors[1]], [['a~1~s'], at('a', 2)]);
+  await it.clock.advance(60_000);
+  assert.deepEqual([it.server.requests.length, it.clock.timers.size], [1, 0]);
+  const back = it.add('a~1~s', at('a', 2));
+  await it.gather();
+  await it.server.stream.send(opening(['a'], [at('a', 2)]));
+  assert.deepEqual([it.server.cursors[1], back.states], [at('a', 2), ['connecting start', 'open open']]);
 });
 
 test('who joins a connection that was denied makes it ask again; one that waits is waited for', async () => {
@@ -295,9 +303,18 @@ test('who joins a connection that was denied makes it ask again; one that waits 
   const third = it.add('c', at('c', 1));
   await it.gather();
   assert.deepEqual([third.states, it.server.requests.length], [['waiting http-503'], 2]);
-  it.union.retryRefused();
-  await settle();
+  it.page.take({ call: 'hurry' });
+  await it.clock.advance(1000);
   assert.equal(it.server.requests.length, 2);
+});
+
+test('a server that has ended the stream for good is not asked again because somebody goes', async () => {
+  const it = setUp({ answers: [{ status: 204 }] });
+  const [first, second] = [it.add('a', at('a', 1)), it.add('b', at('b', 1))];
+  await it.gather();
+  assert.deepEqual(first.states.at(-1), 'closed http-204');
+  await it.leave(second);
+  assert.equal(it.server.requests.length, 1);
 });
 
 test('a member may have several topics', async () => {

@@ -9,15 +9,12 @@ import {
   type LiveState,
 } from "../../livefeed/static/livefeed/livefeed.js";
 
-configure({ headers: async ({ status }) => (status === null ? { Authorization: "Bearer x" } : undefined), worker: "/live.js" });
+configure({ headers: async ({ status }) => (status === null ? { Authorization: "Bearer x" } : undefined), strings: { pause: "Halt" } });
 
-const connection = connect("/livefeed/", {
-  topics: ["news.article"],
+const connection = connect("/livefeed/?topic=news.article", {
   cursor: "",
   onevent: ({ type, data, topic }) => console.log(type, JSON.parse(data), topic?.length),
   onstate: ({ state, retryIn, at }) => console.log(state, (retryIn ?? 0) + (at ?? 0)),
-  onopen: ({ refused = [] }) => console.log(refused.join()),
-  signal: new AbortController().signal,
   transport: "native",
   types: ["created"],
 });
@@ -28,7 +25,7 @@ connection.state = "open";
 // @ts-expect-error: no such transport
 connect("/livefeed/", { transport: "websocket" });
 
-const source = new LiveEventSource("/livefeed/?topic=a", { withCredentials: true, share: "none" });
+const source = new LiveEventSource("/livefeed/?topic=a", { withCredentials: true, share: "none", lastEventId: "" });
 source.onmessage = ({ data, lastEventId }) => console.log(data.length, lastEventId);
 source.addEventListener("state", ({ detail }) => console.log(detail.reason));
 source.addEventListener("created", ({ data, topic }) => console.log(JSON.parse(data), topic));

@@ -4,7 +4,8 @@ import { test } from 'node:test';
 import { FakeBrowser } from './fake_worker.js';
 import { at, event, opening, settle } from './fakes.js';
 
-const NAME = 'livefeed:1:anna';
+const nameOf = (viewer) => JSON.stringify([{ url: 'https://site.test/livefeed/', viewer }, 1]);
+const NAME = nameOf('anna');
 const LINGER = 5000;
 
 /** Pages of one viewer, each with a member for its topic, from the same place; the worker's stream is open. */
@@ -14,7 +15,7 @@ async function together(t, topics, options) {
   for (const topic of topics) {
     const page = browser.page();
     members.push(Object.assign(page.add(topic, at(topic, 1)), { page }));
-    await browser.gather(page);
+    await browser.gather();
   }
   const names = [...new Set(topics)];
   await browser.server.stream.send(opening(names, names.map((name) => at(name, 1))));
@@ -29,7 +30,7 @@ test('pages of one viewer have one connection, and each gets its topics’ event
   await server.stream.send(event('a', 2, at('a', 2), at('b', 1)) + event('b', 2, at('a', 2), at('b', 2)));
   assert.deepEqual(members.map(({ seen }) => seen), [[2], [2], [2]]);
   assert.deepEqual(members.map(({ states }) => states.at(-1)), Array(3).fill('open open'));
-  assert.deepEqual(members.map(({ membership }) => membership.cursor), [at('a', 2), at('a', 2), at('b', 2)]);
+  assert.deepEqual(members.map(({ cursor }) => cursor), [at('a', 2), at('a', 2), at('b', 2)]);
 });
 
 test('two viewers share nothing', async (t) => {
@@ -37,20 +38,20 @@ test('two viewers share nothing', async (t) => {
   for (const viewer of ['anna', 'bert']) {
     const page = browser.page({ viewer });
     page.add('a', at('a', 1));
-    await browser.gather(page);
+    await browser.gather();
   }
-  assert.deepEqual([...browser.workers.keys()], [NAME, 'livefeed:1:bert']);
+  assert.deepEqual([...browser.workers.keys()], [NAME, nameOf('bert')]);
   assert.equal(browser.server.requests.length, 2);
 });
 
-test('two addresses of one viewer are two connections of one worker', async (t) => {
+test('two addresses of one viewer are two connections, each in a worker of its own', async (t) => {
   const browser = new FakeBrowser(t);
-  for (const src of ['https://site.test/livefeed/', 'https://site.test/other/']) {
-    const page = browser.page({ src });
+  for (const url of ['https://site.test/livefeed/', 'https://site.test/other/']) {
+    const page = browser.page({ url });
     page.add('a', at('a', 1));
-    await browser.gather(page);
+    await browser.gather();
   }
-  assert.deepEqual([browser.workers.size, browser.server.requests.map(({ url }) => url.pathname)], [1, ['/livefeed/', '/other/']]);
+  assert.deepEqual([browser.workers.size, browser.server.requests.map(({ url }) => url.pathname)], [2, ['/livefeed/', '/other/']]);
 });
 
 test('a page that comes from further back gets what it lacks; nobody else gets it twice', async (t) => {
@@ -58,7 +59,7 @@ test('a page that comes from further back gets what it lacks; nobody else gets i
   for (const seq of [2, 3]) await server.stream.send(event('a', seq, at('a', seq)));
   const page = browser.page();
   const late = page.add('a', at('a', 1));
-  await browser.gather(page);
+  await browser.gather();
   assert.equal(server.cursors.at(-1), at('a', 1));
   await server.stream.send(opening(['a'], [at('a', 1)], { head: [at('a', 3)] }));
   for (const seq of [2, 3, 4]) await server.stream.send(event('a', seq, at('a', seq)));
@@ -69,7 +70,7 @@ test('a member that comes to a page later, from further back or for more, is ser
   const { browser, server, members: [first] } = await together(t, ['a']);
   await server.stream.send(event('a', 2, at('a', 2)));
   const second = first.page.add(['a', 'b'], `${at('a', 1)}.${at('b', 5)}`);
-  await browser.gather(first.page);
+  await browser.gather();
   await server.streams.at(-2).send(event('a', 3, at('a', 3)));
   assert.deepEqual([first.seen, second.seen], [[2, 3], []]);
   await server.stream.send(opening(['a', 'b'], [at('a', 1), at('b', 5)], { head: [at('a', 3), at('b', 5)] }));
@@ -109,7 +110,7 @@ test('from page to page of a site the connection stays', async (t) => {
     page.say('pagehide');
     page = browser.page();
     const member = page.add('a', at('a', seq));
-    await browser.gather(page);
+    await browser.gather();
     assert.equal(member.states.at(-1), 'open open');
   }
   assert.equal(server.requests.length, requests);
@@ -126,7 +127,7 @@ for (const [hide, show, target] of [['pagehide', 'pageshow', 'window'], ['freeze
     await server.stream.send(event('a', 3, at('a', 3)));
     assert.deepEqual([member.seen, other.seen], [[2], [2, 3]]);
     member.page.say(show, member.page[target]);
-    await browser.gather(member.page);
+    await browser.gather();
     assert.equal(server.cursors.at(-1), at('a', 2));
     await server.stream.send(opening(['a'], [at('a', 2)], { head: [at('a', 3)] }) + event('a', 3, at('a', 3)));
     assert.deepEqual([member.seen, other.seen, member.states.at(-1)], [[2, 3], [2, 3], 'open open']);
@@ -145,51 +146,50 @@ test('a worker that dies is noticed by its lock, and the pages make another, fro
   await server.stream.send(event('a', 2, at('a', 2)));
   const old = server.requests.length;
   browser.killWorker(NAME);
-  await browser.gather(members[0].page);
+  await browser.gather();
   assert.deepEqual(server.cursors.slice(old), [at('a', 2)]);
   await server.stream.send(opening(['a'], [at('a', 2)]) + event('a', 3, at('a', 3)));
   assert.deepEqual(members.map(({ seen }) => seen), [[2, 3], [2, 3]]);
 });
 
-test('without locks pages say that they live, and one that does not for long is given up', async (t) => {
+test('without locks (an insecure origin) pages share as well, and say when they go', async (t) => {
   const browser = new FakeBrowser(t);
-  browser.hasLocks = false;
-  const page = browser.page();
-  page.add('a', at('a', 1));
-  await browser.gather(page);
-  await browser.server.stream.send(opening(['a'], [at('a', 1)], { keepalive: 0 }));
-  await browser.clock.advance(600_000);
-  assert.equal(browser.server.requests[0].signal.aborted, false);
-  browser.ports[0].closed = true; // it says nothing more
-  await browser.clock.advance(150_000 + LINGER + 100);
+  navigator.locks = undefined;
+  const members = [browser.page(), browser.page()].map((page) => Object.assign(page.add('a', at('a', 1)), { page }));
+  await browser.gather();
+  await browser.server.stream.send(opening(['a'], [at('a', 1)]) + event('a', 2, at('a', 2)));
+  assert.deepEqual(members.map(({ seen }) => seen), [[2], [2]]);
+  for (const { page } of members) page.say('pagehide');
+  await browser.clock.advance(LINGER + 100);
   assert.equal(browser.server.requests[0].signal.aborted, true);
 });
 
-test('before each request a living page says its headers, the last one heard of first', async (t) => {
+test('before each request one of the pages says its headers', async (t) => {
   const browser = new FakeBrowser(t, { answers: [{ status: 401 }, {}] });
   const asked = [];
   const pages = ['one', 'two'].map((name) =>
     browser.page({ headers: ({ status }) => asked.push([name, status]) && { Authorization: name } }),
   );
   for (const page of pages) page.add('a', at('a', 1));
-  await browser.gather(pages[0]);
-  const [name] = asked[0];
-  assert.deepEqual(asked, [[name, null], [name, 401]]);
-  assert.deepEqual(browser.server.requests.map(({ headers }) => headers.Authorization), [name, name]);
+  await browser.gather();
+  assert.deepEqual(asked, [['two', null], ['two', 401]]);
+  assert.deepEqual(browser.server.requests.map(({ headers }) => headers.Authorization), ['two', 'two']);
 });
 
-test('a page that does not answer is passed over, and one whose headers fail is told of', async (t) => {
+test('headers that fail or never come are asked for again after a while', async (t) => {
+  t.mock.method(console, 'error', () => {});
   const browser = new FakeBrowser(t);
   const page = browser.page({ headers: () => new Promise(() => {}) });
   const member = page.add('a', at('a', 1));
-  await browser.gather(page);
-  await browser.clock.advance(2000);
-  assert.deepEqual([browser.server.requests.length, member.states.at(-1)], [0, 'waiting network']);
+  await browser.gather();
+  await browser.clock.advance(20_000);
+  assert.deepEqual([browser.server.requests.length, member.states.at(-1)], [0, 'waiting timeout']);
   page.headers = () => {
     throw new Error('no token');
   };
-  await browser.clock.advance(4000);
-  assert.deepEqual([browser.server.requests.length, member.states.at(-1)], [0, 'waiting network']);
+  await browser.clock.advance(25_000);
+  assert.deepEqual([browser.server.requests.length, member.states.at(-1)], [0, 'waiting timeout']);
+  assert.equal(console.error.mock.callCount() > 0, true);
   page.headers = async () => ({ Authorization: 'back' });
   await browser.clock.advance(12_000);
   assert.equal(browser.server.requests[0].headers.Authorization, 'back');
@@ -199,7 +199,7 @@ test('a refusal is known to the page whose topic it is', async (t) => {
   const browser = new FakeBrowser(t);
   const page = browser.page();
   const [open, secret] = [page.add('a', at('a', 1)), page.add('b~1~s', at('b', 1))];
-  await browser.gather(page);
+  await browser.gather();
   await browser.server.stream.send(opening(['a'], [at('a', 1)], { refused: ['b~1~s'] }));
   assert.deepEqual([open.states.at(-1), secret.states.at(-1)], ['open open', 'denied refused']);
 });
@@ -210,14 +210,14 @@ for (const trouble of ['throws', 'errors']) {
     browser.trouble = trouble;
     const page = browser.page();
     const member = page.add('a', at('a', 1));
-    await browser.gather(page);
+    await browser.gather();
     await browser.server.stream.send(opening(['a'], [at('a', 1)]) + event('a', 2, at('a', 2)));
     assert.deepEqual([member.seen, member.states.at(-1)], [[2], 'open open']);
     const tries = browser.ports.length;
     page.say('pagehide');
     page.say('pageshow');
-    await settle();
-    assert.deepEqual([browser.ports.length, member.states.at(-1)], [tries, 'connecting resume']);
+    await browser.gather();
+    assert.deepEqual([browser.ports.length, member.states.at(-1)], [tries, 'connecting start']);
   });
 }
 
@@ -231,32 +231,14 @@ test('a worker that says nothing is waited for five seconds, then the page has i
   await browser.clock.advance(100);
   await browser.server.stream.send(opening(['a'], [at('a', 1)]) + event('a', 2, at('a', 2)));
   browser.late();
-  await browser.gather(page);
+  await browser.gather();
   assert.deepEqual([browser.server.requests.length, member.seen, member.states.at(-1)], [1, [2], 'open open']);
-});
-
-test('without locks, a page that was given up for dead and lives is back from its place', async (t) => {
-  const browser = new FakeBrowser(t);
-  browser.hasLocks = false;
-  const page = browser.page();
-  const member = page.add('a', at('a', 1));
-  await browser.gather(page);
-  await browser.server.stream.send(opening(['a'], [at('a', 1)], { keepalive: 0 }));
-  const [port] = browser.ports;
-  const post = port.postMessage;
-  port.postMessage = () => {};
-  await browser.clock.advance(150_000 + LINGER + 100);
-  assert.equal(browser.server.requests[0].signal.aborted, true);
-  port.postMessage = post;
-  await browser.clock.advance(6000);
-  await browser.server.stream.send(opening(['a'], [at('a', 1)], { keepalive: 0 }) + event('a', 2, at('a', 2)));
-  assert.deepEqual([browser.server.requests.length, member.seen], [2, [2]]);
 });
 
 test('a page that asks to connect anew asks for all', async (t) => {
   const { browser, server, members } = await together(t, ['a', 'a']);
   const requests = server.requests.length;
-  members[0].page.union.call('reconnect');
+  members[0].reconnect();
   await settle();
   assert.equal(server.requests.length, requests + 1);
   assert.deepEqual(members.map(({ states }) => states.at(-1)), Array(2).fill('connecting reconnect'));

@@ -36,23 +36,10 @@ export interface LiveEvent {
   data: string;
   /** The cursor behind it: what a page can come back with. */
   id: string;
-  /** Its topic's own name, or null from a connection that has only one. */
-  topic: string | null;
-}
-
-/** What the server says first on a stream. */
-export interface LiveOpening {
-  topics?: string[];
-  /** Topics, as they were asked for, that are not there or not for this viewer. */
-  refused?: string[];
-  cursor?: string;
-  /** Where the topics stood when the stream opened. */
-  head?: string;
-  /** Whether the cursor could be followed; null where there was none. */
-  resumed?: boolean | null;
-  /** Seconds between keep-alives; 0 for none. */
-  keepalive?: number;
-  viewer?: string;
+  /** Its topic's own name; none from a server of another kind. */
+  topic?: string | null;
+  /** Whether it is none that is kept: its `id` is that of the last one that is. */
+  fleeting?: boolean;
 }
 
 /** The status of the answer that was refused, or null where the request is a first one. */
@@ -63,38 +50,27 @@ export interface Refused {
 /** Asked before each request, and once more where its answer was 401 or 403. */
 export type Headers = (refused: Refused) => Record<string, string> | undefined | Promise<Record<string, string> | undefined>;
 
-export type Fetch = (url: string, request: RequestInit) => Promise<Response>;
-
 /** "fetch", or "native" for the browser's own EventSource. */
 export type Transport = "fetch" | "native";
 
-export interface Clock {
-  now(): number;
-  setTimeout(callback: () => void, delay: number): unknown;
-  clearTimeout(timer: unknown): void;
-}
-
 export interface ConnectOptions {
-  /** Topics, by their own or by signed names. Without one the server is taken for another kind than livefeed. */
-  topics?: string[];
-  /** Where to begin; without it, now. */
+  /** Where to begin, instead of `since` in the URL; without both, now. */
   cursor?: string;
+  /** For whom the page was rendered, instead of `viewer` in the URL: a stream that is for somebody else is denied. */
+  viewer?: string;
+  /** Headers of its own, for a connection of its own. */
   headers?: Headers;
   /** "same-origin" unless given. */
   credentials?: RequestCredentials;
-  /** The digest that the page was rendered with: a stream that is for somebody else is denied. */
-  viewer?: string;
+  /** "none": a connection of this page's own. */
+  share?: "none";
+  transport?: Transport;
+  /** The types of events that `transport: "native"` listens to, besides "message" and those of models. */
+  types?: string[];
+  /** The URL of the shared worker's script, where static files are of another origin. */
+  worker?: string;
   onevent?: (event: LiveEvent) => void;
   onstate?: (change: LiveStateChange) => void;
-  onopen?: (opening: LiveOpening) => void;
-  /** Closes the connection. */
-  signal?: AbortSignal;
-  transport?: Transport;
-  /** The types of events that `transport: "native"` listens to, besides "message". */
-  types?: string[];
-  fetch?: Fetch;
-  clock?: Clock;
-  random?: () => number;
 }
 
 export interface LiveConnection {
@@ -103,34 +79,25 @@ export interface LiveConnection {
   readonly cursor: string;
   /** Ends it for good. */
   close(): void;
-  /** Shuts the stream until `resume()`. */
+  /** Hears nothing until `resume()`. */
   pause(): void;
   /** Goes on from the cursor. */
   resume(): void;
-  /** Connects anew at once, from every state but "paused" and after `close()`. */
+  /** Connects anew at once, from every state but "paused" and after `close()`: for all who share the connection. */
   reconnect(): void;
 }
 
-/** Opens a stream of this page's own and keeps it open. Throws a TypeError for an address that is none. */
+/** Follows the topics of a URL, as `{% livefeed_url %}` writes it. Throws a TypeError for an address that is none. */
 export function connect(url: string | URL, options?: ConnectOptions): LiveConnection;
 
-export interface LiveEventSourceInit {
+export interface LiveEventSourceInit extends Omit<ConnectOptions, "credentials" | "cursor" | "onevent" | "onstate"> {
   withCredentials?: boolean;
-  /** "none": a connection of this page's own. */
-  share?: "none";
-  /** Instead of the one in the URL. */
-  viewer?: string;
   /** Instead of `since` in the URL. */
   lastEventId?: string;
-  /** Headers of this source's own, which has a connection of its own then. */
-  headers?: Headers;
-  transport?: Transport;
-  types?: string[];
-  fetch?: Fetch;
 }
 
 export interface LiveMessageEvent extends MessageEvent<string> {
-  readonly topic: string | null;
+  readonly topic?: string | null;
 }
 
 export interface LiveStateEvent extends Event {
@@ -183,7 +150,6 @@ export interface EventStreamParserInit {
   onEvent: (event: { type: string; data: string; lastEventId: string; topic: string | null }) => void;
   /** Called when the line ends, not with its block. */
   onRetry?: (milliseconds: number) => void;
-  onComment?: (text: string) => void;
   /** The id before this stream. */
   lastEventId?: string;
 }
@@ -201,12 +167,6 @@ export class EventStreamParser {
 
 export interface Configuration {
   headers?: Headers;
-  /** Requests that the page makes itself; then there is no sharing between tabs. */
-  fetch?: Fetch;
-  /** "none": no sharing between tabs. */
-  share?: "none";
-  /** The URL of the shared worker's script, where static files are of another origin. */
-  worker?: string | URL;
   /** Texts by their names, where an element has none: "waiting", "new-other", … */
   strings?: Record<string, string>;
 }
