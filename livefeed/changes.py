@@ -13,8 +13,9 @@ from django.db import connections, models
 
 from .events import Event, encode
 from .feeds import LiveFeed
+from .history import Row
 from .items import event_data
-from .values import holds_what_the_database_holds, relations
+from .values import field_of, holds_what_the_database_holds, relations
 
 
 class Changes:
@@ -46,6 +47,15 @@ class Changes:
             and isinstance(instance, self.model._meta.concrete_model or self.model)
             and holds_what_the_database_holds(instance, self.feed.field_names)
         )
+
+    def row_of(self, instance: models.Model) -> Row | None:
+        """Return the row that a trusted instance stands for; None where its columns can't be compared one by one."""
+        key: Any = self.model._meta.pk
+        fields = [field_of(self.model, name) for name in self.feed.field_names]
+        if not self._is_locked_as_read or any(getattr(field, "db_collation", None) for field in fields):
+            return None  # by a collation of its own a text may be equal that is another one
+        columns = {field.column: getattr(instance, field.attname) for field in fields}
+        return Row(self.model._meta.db_table, key.column, getattr(instance, key.attname), columns)
 
     def read(self, key: dict[str, Any], using: str, *, lock: bool = False) -> models.Model | None:
         """Read a row again; None where it is gone, or is not of the feed's model."""

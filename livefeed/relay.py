@@ -138,6 +138,11 @@ def number_soon(topics: Collection[str]) -> None:
         number(topics)
 
 
+def flush(timeout: float = LAST_WORDS) -> None:
+    """Wait until what this process committed is numbered and announced, at most ``timeout`` seconds."""
+    _relay.flush(timeout)
+
+
 _relay = Relay()
 
 
@@ -148,4 +153,4 @@ def _start_anew() -> None:
 
 
 os.register_at_fork(after_in_child=_start_anew)
-atexit.register(lambda: _relay.flush(LAST_WORDS))
+atexit.register(flush)

@@ -19,6 +19,8 @@ import pytest
 from tests.npm import install
 from tests.services import NEEDS, RedisServer, fresh_mariadb, fresh_postgres
 
+pytest_plugins = ["tests.relay_fixtures"]
+
 LEFT_OUT = "left out for want of"
 
 # Property tests have no deadline, since the machine may be busy, and leave nothing behind.
@@ -109,6 +111,13 @@ def _tables_are_emptied_quickly() -> None:
     from tests import emptying  # when Django is set up
 
     emptying.install()
+
+
+@pytest.fixture(autouse=True)
+def _the_relay_works(request: pytest.FixtureRequest) -> None:
+    """With LIVEFEED_TEST_RELAY=1 commits are numbered as they are on a site, and not at once as in other tests."""
+    if os.environ.get("LIVEFEED_TEST_RELAY"):
+        request.getfixturevalue("working_relay")
 
 
 @pytest.fixture(scope="session")

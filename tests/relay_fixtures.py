@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from django.core import mail
 
 from livefeed import relay
 
@@ -17,7 +17,7 @@ def working_relay(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[re
     settings.LIVEFEED_RELAY_PAUSE = 1.0
     mine = relay.Relay()
     with monkeypatch.context() as patch:
-        patch.delattr(mail, "outbox")
+        patch.setattr(relay, "mail", SimpleNamespace())  # as it is where nobody tests
         patch.setattr(relay, "_relay", mine)
         yield mine
         mine.flush(30)

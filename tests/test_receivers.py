@@ -112,6 +112,7 @@ def test_a_change_in_a_transaction_is_seen_after_the_commit_only(sent: list[Stre
 
 def test_changes_that_are_rolled_back_are_never_seen(article: Article, sent: list[Stretch]) -> None:
     tag = Tag.objects.create(name="a")
+    assert types(ARTICLE) == ["created"]
     sent.clear()
     with rolled_back():
         Article.objects.create(title="phantom")
@@ -265,6 +266,7 @@ def test_from_the_other_side_the_same_changes_are_the_same_updates(
 ) -> None:
     tag = tags[0]
     other = Article.objects.create(title="Other")
+    assert types(DETAIL) == ["created", "created"]
     with capture_events(DETAIL) as seen, mode():
         tag.articles.add(article, other)
         tag.articles.remove(other)

@@ -19,8 +19,6 @@ from livefeed.relay import Relay, number_soon, serves
 
 from .processes import poll, run
 
-pytest_plugins = ["tests.relay_fixtures"]
-
 LIMIT = 30
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from django.db import connection, transaction
 
-from livefeed import Event
+from livefeed import Event, relay
 from livefeed.history import get_history
 from livefeed.testing.threads import at_once
 
@@ -38,7 +38,8 @@ def look() -> None:
 
 
 def stored(topic: str) -> list[Event]:
-    """Return the numbered events of a topic, and assert that their numbers are 1, 2, 3 …"""
+    """Return the numbered events of a topic, once the relay is done, and assert that their numbers are 1, 2, 3 …"""
+    relay.flush(PATIENCE)
     events = list(get_history().read(topic, 0, 100_000).events)
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     return events

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from asgiref.sync import sync_to_async
@@ -31,6 +31,15 @@ class Page(NamedTuple):
     head: Head
     events: Sequence[Event]
     cut: bool = False
+
+
+class Row(NamedTuple):
+    """A row of a table of the site's: the column that is its key, the value of that, what its columns are to hold."""
+
+    table: str
+    key: str
+    value: Any
+    columns: Mapping[str, Any]
 
 
 class Retention(NamedTuple):
@@ -67,6 +76,13 @@ class History(ABC):
     @abstractmethod
     def record(self, events: Sequence[Event]) -> None:
         """Write events in the transaction at hand, without numbers and without a lock."""
+
+    def record_while(self, row: Row, event: Event) -> bool:
+        """Write an event outside of a transaction if a row holds just that when it is locked; return whether it does.
+
+        Where a history can't do that in one step it says no.
+        """
+        return False
 
     @abstractmethod
     def number(self, topics: Iterable[str]) -> list[Stretch]:

@@ -48,7 +48,7 @@ from ..events import Event, Stretch
 from ..models import StoredEvent, StoredTopic
 from ..transactions import short_statement, short_transaction
 from . import postgresql
-from .base import EMPTY, PAGE_BYTES, Head, History, Page, Retention, fitting
+from .base import EMPTY, PAGE_BYTES, Head, History, Page, Retention, Row, fitting
 from .rows import event_of, insert, stored_moment
 
 logger = logging.getLogger("livefeed.history")
@@ -86,6 +86,10 @@ class DatabaseHistory(History):
 
     def record(self, events: Sequence[Event]) -> None:
         insert(connections[self.alias], events)
+
+    def record_while(self, row: Row, event: Event) -> bool:
+        record = partial(postgresql.record_while, connections[self.alias], row, event)
+        return self._is_postgresql and short_statement(self.alias, record)
 
     def number(self, topics: Iterable[str]) -> list[Stretch]:
         names = sorted(set(topics))

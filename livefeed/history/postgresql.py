@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..events import Event, Stretch
+from .base import Row
 from .rows import event_of, values_of
 
 #: What moving the head on by ``{count}`` changes in the topic's row. The time is that behind the lock, and not that of
@@ -56,6 +58,12 @@ SELECT %s, moved.head + place, uid, type, data, size, created_at, clock_timestam
 FROM moved, (VALUES {{given}}) AS given (place, uid, type, data, size, created_at) ORDER BY place
 RETURNING seq, (SELECT epoch FROM moved)
 """
+# A SELECT that had to wait for a row it locks goes on with what that row is then (13.2.1 as well), or without it.
+_RECORD = """
+WITH held AS MATERIALIZED (SELECT {columns} FROM {table} WHERE {key} = %s FOR NO KEY UPDATE)
+INSERT INTO "livefeed_event" (topic, uid, type, data, size, created_at)
+SELECT %s::text, %s::text, %s::text, %s::text, %s::integer, %s::timestamptz FROM held WHERE {same}
+"""
 _GIVEN = "(%s, %s, %s, %s, %s, %s::timestamptz)"
 
 
@@ -81,3 +89,23 @@ def append(connection: BaseDatabaseWrapper, topic: str, events: Sequence[Event])
         return None
     numbered = tuple(replace(event, seq=seq) for event, (seq, _) in zip(events, rows, strict=True))
     return Stretch(topic, rows[0][1], numbered)
+
+
+def record_while(connection: BaseDatabaseWrapper, row: Row, event: Event) -> bool:
+    """Write an event without a number if a row, once it is locked, holds what it is to hold."""
+    sql = _record(row.table, row.key, tuple(row.columns))
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [row.value, event.topic, *values_of(connection, event), *row.columns.values()])
+        return bool(cursor.rowcount)
+
+
+@cache
+def _record(table: str, key: str, columns: tuple[str, ...]) -> str:
+    names = [_quoted(column) for column in columns]
+    same = " AND ".join(f"held.{name} IS NOT DISTINCT FROM %s" for name in names)
+    return _RECORD.format(columns=", ".join(names), table=_quoted(table), key=_quoted(key), same=same)
+
+
+def _quoted(name: str) -> str:
+    """Return a name of the site's as Django quotes it, for a statement that has parameters."""
+    return (name if name.startswith('"') and name.endswith('"') else f'"{name}"').replace("%", "%%")

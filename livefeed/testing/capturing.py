@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .. import relay
 from ..events import Event
 from ..signals import event_published
 
@@ -17,6 +18,8 @@ def capture_events(topic: str | None = None) -> Iterator[list[Event]]:
     with capture_events("news.article") as events:
         article.save()
     assert [event.type for event in events] == ["updated"]
+
+    At the end of the block all of them are there, also where the process has a relay (which it has not in tests).
     """
     events: list[Event] = []
 
@@ -27,5 +30,6 @@ def capture_events(topic: str | None = None) -> Iterator[list[Event]]:
     event_published.connect(note, weak=False)
     try:
         yield events
+        relay.flush()
     finally:
         event_published.disconnect(note)

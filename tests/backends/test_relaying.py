@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import sys
 import threading
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -11,14 +13,15 @@ import pytest
 from django.db import connection, connections, transaction
 
 from livefeed import LiveFeed, event_published, publish
+from livefeed.events import encode
 from livefeed.history.database import DatabaseHistory
 from livefeed.relay import Relay
 from livefeed.testing import capture_events
 from tests.processes import poll, run
-from tests.testapp.models import Author
-from tests.writing import database_url, look, rolled_back, statements, stored, told
+from tests.testapp.models import Author, Plain
+from tests.writing import database_url, in_thread, interrupted, look, rolled_back, statements, stored, told
 
-pytest_plugins = ["tests.reading_fixtures", "tests.relay_fixtures"]
+pytest_plugins = ["tests.reading_fixtures"]
 pytestmark = pytest.mark.django_db(transaction=True)
 
 LIMIT = 30
@@ -186,3 +189,113 @@ def test_a_command_that_ends_at_once_leaves_nothing_behind() -> None:
     env = {"LIVEFEED_TEST_DATABASE": database_url(), "DJANGO_SETTINGS_MODULE": "tests.settings"}
     run([sys.executable, "-W", "error", "-c", WRITER], env=env, limit=60)
     assert [data for _, data in told("build")[1:]] == list(range(50))
+
+
+# -- a save in autocommit ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("working_relay")
+def test_a_save_in_autocommit_costs_one_statement_more_where_one_can_lock_and_insert() -> None:
+    with statements() as seen:
+        author = Author.objects.create(name="Ada")
+        author.name = "Grace"
+        author.save()
+    extra = {"postgresql": 1, "mysql": 2}[connection.vendor]
+    assert len([sql for sql in seen if not sql.startswith(("BEGIN", "SAVEPOINT", "SET TRANS"))]) == 2 * (1 + extra)
+    assert [(type, data["name"]) for type, data in told("testapp.author")[1:]] == [
+        ("created", "Ada"),
+        ("updated", "Grace"),
+    ]
+
+
+def somebody_waits() -> bool:
+    """Tell whether a statement of this database waits for a lock."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            return bool(cursor.fetchone()[0])
+        cursor.execute("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'")
+        return bool(int(cursor.fetchone()[1]))
+
+
+@pytest.mark.usefixtures("working_relay")
+def test_a_save_in_autocommit_waits_for_a_deletion_whose_event_is_written_and_says_nothing_after_it() -> None:
+    author = Author.objects.create(name="Ada")
+    written = threading.Event()
+
+    def delete() -> None:
+        with transaction.atomic():
+            Author.objects.get(pk=author.pk).delete()
+            with transaction.atomic():  # before which it is written
+                written.set()
+            poll(somebody_waits, limit=LIMIT, what="the save waits for this transaction")
+
+    rival = threading.Thread(target=lambda: in_thread(delete), daemon=True)
+
+    def interlude() -> None:
+        rival.start()
+        assert written.wait(LIMIT)
+
+    author.name = "ghost"
+    with interrupted('UPDATE "testapp_author"', interlude):
+        author.save()
+    rival.join(LIMIT)
+    assert [type for type, _ in told("testapp.author")[1:]] == ["created", "deleted"]
+
+
+VALUES: dict[str, list[Any]] = {
+    "char": ["", "O'Neil % %s \\ 🎉", "trailing ", "x" * 100],
+    "text": ["", "two\nlines"],
+    "integer": [None, 0, -7, 2**31 - 1],
+    "big": [-(2**63), 2**63 - 1],
+    "truth": [True, False],
+    "number": [None, 0.1, -1e300, 5e-324, 1 / 3],
+    "day": [None, datetime.date(2024, 2, 29)],
+    "moment": [None, datetime.datetime(2024, 2, 29, 23, 59, 59, 999999, tzinfo=datetime.UTC)],
+    "key": [None, uuid.UUID(int=7)],
+}
+
+
+@pytest.mark.usefixtures("working_relay")
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in VALUES.items() for value in values])
+def test_the_row_is_found_to_hold_what_was_saved_whatever_that_is(
+    with_feed: Callable[[type[LiveFeed]], None], name: str, value: Any
+) -> None:
+    class PlainFeed(LiveFeed):
+        model = Plain
+        fields = list(VALUES)
+
+    with_feed(PlainFeed)
+    with statements("SELECT", "livefeed_event") as seen:
+        Plain.objects.create(**{name: value})
+    compared = {"postgresql": 1, "mysql": 0}[connection.vendor]  # where nobody compares the row is read again
+    assert [sql.lstrip().startswith("WITH held") for sql in seen] == [True] * compared
+    (event,) = stored("testapp.plain")
+    assert event.json == encode({"pk": Plain.objects.get().pk, **PlainFeed().get_data(Plain.objects.get())})
+
+
+@pytest.mark.usefixtures("working_relay")
+def test_what_the_database_has_changed_is_read_again() -> None:
+    """By a trigger of the site's: the row never held what the instance holds."""
+    with connection.cursor() as cursor:
+        for sql in TRIGGER[connection.vendor]:
+            cursor.execute(sql)
+    try:
+        Author.objects.create(name="Ada")
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute(DROP[connection.vendor])
+    assert told("testapp.author")[-1][1]["name"] == "triggered"
+
+
+TRIGGER = {
+    "postgresql": [
+        "CREATE OR REPLACE FUNCTION triggered() RETURNS trigger LANGUAGE plpgsql "
+        "AS $$ BEGIN NEW.name = 'triggered'; RETURN NEW; END $$",
+        "CREATE TRIGGER triggered BEFORE INSERT ON testapp_author FOR EACH ROW EXECUTE FUNCTION triggered()",
+    ],
+    "mysql": ["CREATE TRIGGER triggered BEFORE INSERT ON testapp_author FOR EACH ROW SET NEW.name = 'triggered'"],
+}
+DROP = {"postgresql": "DROP FUNCTION triggered CASCADE", "mysql": "DROP TRIGGER triggered"}

@@ -1,4 +1,5 @@
-"""What a database server decides, on each that livefeed supports: overlapping transactions, the history, its plans.
+"""What a database server decides, on each that livefeed supports: overlapping transactions, the history, its plans, and
+what becomes of a model's changes where a relay numbers them.
 
 ``make test-postgres`` and ``make test-mariadb`` run everything there.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
 
@@ -23,12 +25,13 @@ SUITES = [
 pytestmark = pytest.mark.timeout(300)
 
 
-def run_suites_on(url: str) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *SUITES]
+def run_on(url: str, suites: Sequence[str], **changes: str | None) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *suites]
+    changes |= {"LIVEFEED_TEST_DATABASE": url, "PYTEST_ADDOPTS": None, "PYTEST_XDIST_WORKER": None}
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env=environment({"LIVEFEED_TEST_DATABASE": url, "PYTEST_ADDOPTS": None, "PYTEST_XDIST_WORKER": None}),
+        env=environment(changes),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -42,9 +45,19 @@ def run_suites_on(url: str) -> None:
 
 @pytest.mark.needs("postgres")
 def test_the_suites_pass_on_postgresql(postgres_url: str) -> None:
-    run_suites_on(postgres_url)
+    run_on(postgres_url, SUITES)
 
 
 @pytest.mark.needs("mariadb")
 def test_the_suites_pass_on_mariadb(mariadb_url: str) -> None:
-    run_suites_on(mariadb_url)
+    run_on(mariadb_url, SUITES)
+
+
+@pytest.mark.needs("postgres")
+def test_changes_become_the_same_events_where_a_relay_numbers_them_on_postgresql(postgres_url: str) -> None:
+    run_on(postgres_url, ["tests/test_receivers.py"], LIVEFEED_TEST_RELAY="1")
+
+
+@pytest.mark.needs("mariadb")
+def test_changes_become_the_same_events_where_a_relay_numbers_them_on_mariadb(mariadb_url: str) -> None:
+    run_on(mariadb_url, ["tests/test_receivers.py"], LIVEFEED_TEST_RELAY="1")

@@ -67,3 +67,17 @@ class Elsewhere(models.Model):
     """Lives in the database "other"."""
 
     text = models.CharField(max_length=100)
+
+
+class Plain(models.Model):
+    """A column of each plain kind."""
+
+    char = models.CharField(max_length=100, default="")
+    text = models.TextField(default="")
+    integer = models.IntegerField(null=True)
+    big = models.BigIntegerField(default=0)
+    truth = models.BooleanField(default=False)
+    number = models.FloatField(null=True)
+    day = models.DateField(null=True)
+    moment = models.DateTimeField(null=True)
+    key = models.UUIDField(null=True)

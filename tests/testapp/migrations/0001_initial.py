@@ -95,4 +95,19 @@ class Migration(migrations.Migration):
             name='tags',
             field=models.ManyToManyField(related_name='articles', to='testapp.tag'),
         ),
+        migrations.CreateModel(
+            name='Plain',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('char', models.CharField(default='', max_length=100)),
+                ('text', models.TextField(default='')),
+                ('integer', models.IntegerField(null=True)),
+                ('big', models.BigIntegerField(default=0)),
+                ('truth', models.BooleanField(default=False)),
+                ('number', models.FloatField(null=True)),
+                ('day', models.DateField(null=True)),
+                ('moment', models.DateTimeField(null=True)),
+                ('key', models.UUIDField(null=True)),
+            ],
+        ),
     ]
