@@ -38,7 +38,7 @@ export function newUnion(address, lingers) {
   let heads = new Map(); // and where the topics do, as far as it knows
   let gathering = 0;
   let leaving = 0;
-  let answer;
+  const waiting = []; // for headers
 
   const some = (test) => [...members].some(test);
   const markAt = (name) => marks[granted.indexOf(name)];
@@ -169,7 +169,7 @@ export function newUnion(address, lingers) {
   // Headers are the pages' matter: any of them is asked, and another next time.
   const ask = (refusal) =>
     new Promise((resolve) => {
-      answer = resolve;
+      waiting.push(resolve);
       [...members].at(-Math.ceil(Math.random() * members.size)).post({ ask: refusal });
     });
 
@@ -178,7 +178,7 @@ export function newUnion(address, lingers) {
     return {
       take({ n, call, headers, ...member }) {
         if (call) return connection?.[call]();
-        if (!n) return answer(headers);
+        if (!n) return waiting.splice(0).forEach((resolve) => resolve(headers));
         remove(n);
         const { topics, cursor } = member;
         if (topics) members.add({ ...member, n, post, names: topics.map(plainName), places: entriesOf(cursor) });

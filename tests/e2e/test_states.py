@@ -212,6 +212,27 @@ def test_a_connection_that_dies_without_a_word_is_noticed(site: Site, engine: En
         wire.cut()
 
 
+@pytest.mark.parametrize("share", ["auto", "none"])
+def test_the_browsers_own_event_source_brings_the_same(site: Site, engine: Engine, share: str) -> None:
+    attributes = f'limit="9" insert="prepend" transport="native" share="{share}"'
+    site.pages["/"] = document(feed(item(1, "one"), cursor=AFTER, viewer="alice", attributes=attributes))
+    page = engine.tab(site.url)
+    first = site.stream().open()
+    assert "since=" in first.path
+    is_in(page, "open")
+    first.send(created(2, "two", cursor(2)) + block("updated", {"pk": 1, "title": "ONE"}, cursor(3)))
+    wait_for_keys(page, [2, 1])
+    site.answers = [503]  # which an EventSource doesn't survive
+    first.end()
+    second = site.stream(2).open(head=cursor(4))
+    assert second.cursor == cursor(3)
+    is_in(page, "catching-up")
+    second.send(created(4, "four", cursor(4)))
+    is_in(page, "open")
+    wait_for_keys(page, [4, 2, 1])
+    assert [change["reason"] for change in told(page) if change["state"] == "waiting"] == ["network", "network"]
+
+
 def test_a_lost_network_is_waited_for_and_its_return_cuts_the_wait_short(site: Site, engine: Engine) -> None:
     site.pages["/"] = page_of(share="none")
     with Wire(site.server_port) as wire:

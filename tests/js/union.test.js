@@ -2,18 +2,18 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { newUnion } from '../../livefeed/browser/union.js';
-import { FakeClock, FakeServer, at, block, event, opening, put } from './fakes.js';
+import { FakeClock, FakeServer, at, block, event, opening, put, settle } from './fakes.js';
 
 const GATHERING = 30;
 
-function setUp({ answers, ...address } = {}) {
+function setUp({ answers, asked, ...address } = {}) {
   const clock = new FakeClock();
   const server = new FakeServer(clock, answers);
   put({ fetch: server.fetch, random: () => 0.5 });
   const enter = newUnion({ url: 'https://site.test/livefeed/', client: 'tests', ...address }, true);
   const members = [];
   const page = enter(({ n, cursor, event, change, ask }) => {
-    if (ask) return page.take({ headers: undefined });
+    if (ask) return asked ? asked(ask) : page.take({ headers: undefined });
     const member = Object.assign(members[n - 1], { cursor });
     if (event?.type === 'livefeed-reset') member.resets.push({ ...JSON.parse(event.data), cursor });
     else if (event) member.seen.push([JSON.parse(event.data), cursor]);
@@ -315,6 +315,23 @@ test('a server that has ended the stream for good is not asked again because som
   assert.deepEqual(first.states.at(-1), 'closed http-204');
   await it.leave(second);
   assert.equal(it.server.requests.length, 1);
+});
+
+test('headers that a stream and a page wait for are for both', async () => {
+  const history = { topics: ['a'], unnamed: [], events: [], resets: [], cursor: at('a', 1) };
+  const answers = ({ headers: { Accept } }) => (Accept === 'application/json' ? { type: Accept, body: history } : 'hangs');
+  const [pending, opening] = [[], 10_000];
+  let isSilent = false;
+  const asked = (ask) => (isSilent ? pending.push(ask) : it.page.take({ headers: undefined }));
+  const it = setUp({ answers, asked });
+  const member = it.add('a', at('a', 1));
+  await it.clock.advance(GATHERING + opening + 59_000);
+  isSilent = true;
+  await it.clock.advance(1000); // the stream is tried again when a page is due
+  const { length } = it.server.requests;
+  it.page.take({ headers: { Authorization: 'x' } });
+  await settle();
+  assert.deepEqual([pending.length, it.server.requests.length - length, member.states.at(-1)], [2, 2, 'polling held']);
 });
 
 test('a member may have several topics', async () => {
