@@ -108,7 +108,7 @@ export function newHub(address, headers, shared, script, empty) {
   }
 
   const call = (name) => union?.take({ call: name });
-  const on = (target, type, listener) => target?.addEventListener?.(type, listener, { signal: lifetime.signal });
+  const on = (target, type, listener) => target?.addEventListener?.(type, listener, lifetime); // for its signal
 
   function hide() {
     away = true;

@@ -35,7 +35,7 @@ export function newUnion(address, lingers) {
   let marks = [];
   let refused = [];
   let places = new Map(); // where the connection stands, by mark
-  let heads = new Map(); // and where the topics do, as far as it knows
+  let heads = new Map(); // and where the topics stood when it opened
   let gathering = 0;
   let leaving = 0;
   const waiting = []; // for headers
@@ -58,14 +58,16 @@ export function newUnion(address, lingers) {
     return true;
   }
 
-  /** Gives a member its place: without a cursor at the head, which is now. */
-  function seat(member) {
+  /** Gives a member its place: without a cursor at `now`. */
+  function seat(member, now, wasAsked) {
     for (const topic of member.names) {
       const mark = markAt(topic);
-      const [theirs, own, head] = [member.places, places, heads].map((map) => map.get(mark));
-      // Who stands in another epoch has missed something, unless the connection does so too: then a reset follows.
+      const [theirs, own, head] = [member.places, places, now].map((map) => map.get(mark));
+      // Who stands in another epoch has missed something, or further back than this began for it; unless the connection
+      // itself is in another epoch: then a reset follows.
       const isLost = isNaN(compare(own, head));
-      if (!mark || (theirs && (isLost || !isNaN(compare(theirs, own))))) continue;
+      const ahead = compare(theirs, own);
+      if (!mark || (theirs && (isLost || ahead >= 0 || (ahead < 0 && !wasAsked)))) continue;
       place(member, mark, isLost ? own : head);
       if (theirs) say(member, { event: { type: 'livefeed-reset', data: JSON.stringify({ topic, reason: 'behind' }), topic } });
     }
@@ -81,7 +83,6 @@ export function newUnion(address, lingers) {
     for (const [mark, entry] of entries) {
       for (const member of members) if (step(member, mark, entry)) say(member);
       places.set(mark, entry);
-      if (!(compare(heads.get(mark), entry) >= 0)) heads.set(mark, entry);
     }
     members.forEach(tell);
   }
@@ -110,8 +111,8 @@ export function newUnion(address, lingers) {
     marks = cursor.split('.').map(markOf).slice(0, topics.length);
     places = entriesOf(cursor);
     heads = entriesOf(head);
-    members.forEach(seat);
-    if (some(lacks)) gather(); // they came when the request had been made
+    members.forEach((member) => seat(member, heads, member.asked));
+    if (some((member) => !member.asked && lacks(member))) gather(); // they came when the request had been made
   }
 
   // Another's catching up is not this one's: who is open stays so. And nobody is told twice.
@@ -141,7 +142,7 @@ export function newUnion(address, lingers) {
       connection = newConnection(address, where, { open: opened, event: take, state: became });
       return connection.start('start');
     }
-    members.forEach(seat);
+    members.forEach((member) => seat(member, places));
     members.forEach(tell);
     // Who has just been rendered may be let in, whatever the others were told.
     if (isRefused(change.state) || some(lacks)) connection.renew();
@@ -150,6 +151,7 @@ export function newUnion(address, lingers) {
 
   function where() {
     const all = [...members];
+    for (const member of all) member.asked = true;
     const topics = newest(all.flatMap((member) => member.topics));
     return { topics, types: all.flatMap(({ types }) => types), cursor: oldest(all.map(({ cursor }) => cursor)), headers: ask };
   }

@@ -44,7 +44,7 @@ def feed(
     *,
     name: str = "feed",
     topic: str = "news.article",
-    cursor: str = staged_stream.cursor(0),
+    cursor: str = "",
     src: str = "/livefeed/",
     viewer: str = "",
     attributes: str = 'limit="4" insert="prepend"',
@@ -52,6 +52,7 @@ def feed(
     texts: str = TEXTS,
 ) -> str:
     viewer = viewer and f'viewer="{viewer}"'
+    cursor = cursor or staged_stream.cursor(0, topic.split("~")[0])
     role = "log" if "append" in attributes else "feed" if items else "group"
     return f"""
       <live-feed id="{name}" src="{src}" topic="{topic}" cursor="{cursor}" {viewer} {attributes} {texts}>

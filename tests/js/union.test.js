@@ -334,6 +334,16 @@ test('headers that a stream and a page wait for are for both', async () => {
   assert.deepEqual([pending.length, it.server.requests.length - length, member.states.at(-1)], [2, 2, 'polling held']);
 });
 
+test('a server that begins further on than it was asked to is not asked for the same again, and it is told', async () => {
+  const it = setUp();
+  const member = it.add('a', at('a', 1));
+  await it.gather();
+  await it.server.stream.send(opening(['a'], [at('a', 5)]) + event('a', 6, at('a', 6)));
+  await it.clock.advance(10_000);
+  assert.equal(it.server.requests.length, 1);
+  assert.deepEqual([member.resets, data(member)], [[{ topic: 'a', reason: 'behind', cursor: at('a', 5) }], [6]]);
+});
+
 test('a member may have several topics', async () => {
   const it = setUp();
   const member = it.add(['a', 'b~1~s'], `${at('a', 1)}.${at('b', 1)}`);
