@@ -13,25 +13,27 @@ export function connect(url, { cursor, onevent, onstate, types, ...options } = {
     at.searchParams.delete(name);
     return values;
   });
+  let isHere = false; // among those who share the connection
   const become = (change) => {
     member.state = change.state;
     onstate?.(change);
   };
   const halt = (state) => () => {
     if (member.state === 'closed') return;
-    member.leave();
+    if (isHere) member.leave();
+    isHere = false;
     become({ state, reason: 'user', attempt: 0 });
   };
   const resume = () => {
-    if (member.state !== 'paused') return;
-    member.state = 'connecting';
+    if (isHere || member.state === 'closed') return;
+    isHere = true;
     follow({ viewer, ...options, src: at.href }, member);
   };
   const member = {
     topics,
     types,
     cursor: cursor ?? since ?? '',
-    state: 'paused',
+    state: 'connecting',
     onevent: (event) => onevent?.(event),
     onstate: become,
     pause: halt('paused'),

@@ -444,6 +444,19 @@ test('a page that was paused by its reader stays so when it is shown again', asy
   assert.deepEqual([it.connection.state, it.requests.length], ['paused', 1]);
 });
 
+test('a page that is hidden is paused by itself, and resume() is not for that', async (t) => {
+  const { say } = page(t);
+  const it = await setUp();
+  await it.stream.send(OPEN);
+  say('pagehide');
+  it.connection.resume();
+  say('pageshow');
+  await it.clock.advance(30);
+  await it.stream.send(OPEN + block('created', 1, at('t', 1)));
+  assert.deepEqual([it.requests.length, it.events.length], [2, 1]);
+  it.connection.close();
+});
+
 test('online cuts a wait short, within a second, but not one that the server named', async (t) => {
   const { say } = page(t);
   const it = await setUp({ answers: [{ status: 503 }, { status: 503 }, { status: 503, headers: { 'Retry-After': '60' } }] });
