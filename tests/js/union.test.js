@@ -344,6 +344,21 @@ test('a server that begins further on than it was asked to is not asked for the 
   assert.deepEqual([member.resets, data(member)], [[{ topic: 'a', reason: 'behind', cursor: at('a', 5) }], [6]]);
 });
 
+test('who comes back for what the stream had before it was cut, and was asked for without, is asked for again', async () => {
+  const it = setUp();
+  const [, second] = [it.add('a', at('a', 1)), it.add('b', at('b', 1))];
+  await it.gather();
+  await it.server.stream.send(opening(['a', 'b'], [at('a', 1), at('b', 1)]));
+  await it.leave(second);
+  await it.server.stream.end();
+  await it.clock.advance(3000);
+  it.add('b', at('b', 1));
+  await it.gather();
+  await it.server.stream.send(opening(['a'], [at('a', 1)]));
+  await it.gather();
+  assert.deepEqual(it.server.topics.slice(1), [['a'], ['a', 'b']]);
+});
+
 test('a member may have several topics', async () => {
   const it = setUp();
   const member = it.add(['a', 'b~1~s'], `${at('a', 1)}.${at('b', 1)}`);
