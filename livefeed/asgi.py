@@ -6,6 +6,7 @@
 * Goodbyes: on SIGTERM every stream ends with ``livefeed-closing``; uvicorn and granian would wait for ever.
 * The short way out: on servers whose ``send`` we know, a flush of events writes to the connections itself.
 * A door: requests for streams are let in to Django a few at a time, so that a crowd of them keeps nobody else waiting.
+* The short way in: those for our own URL are answered by one job in one thread, middleware and all (``handler``).
 
 Everything but event streams, and what asks for them, passes through untouched.
 """
@@ -34,6 +35,7 @@ from .conf import settings
 from .daphne import DaphneFlow, daphne_requests
 from .door import Passage, door
 from .exceptions import LimitReached
+from .handler import StreamHandler, takes_the_short_way
 from .links import stream_url
 from .outlets import OUTLET, Message, Rest, Write, begin
 from .refusing import Problem, limited
@@ -51,6 +53,8 @@ Application = Callable[[Scope, Receive, Write], Awaitable[None]]
 REAP_EVERY = 0.5
 #: Bytes of a body that a request for a stream may have, and seconds in which it has to come.
 MAX_BODY, BODY_SECONDS = 64 * 1024, 30.0
+#: The methods that may get a stream.
+READING = ("GET", "HEAD")
 #: Whose ``send`` a flush may start itself, by its module, besides Daphne's.
 DRIVEN = ("uvicorn.protocols.http.", "hypercorn.protocol.")
 
@@ -65,6 +69,7 @@ class Wrapped:
 
     def __init__(self, application: Application) -> None:
         self.application = application
+        self._for_streams: Any = StreamHandler() if takes_the_short_way(application) else application
 
     async def __call__(self, scope: Scope, receive: Receive, send: Write) -> None:
         if scope["type"] != "http":
@@ -76,11 +81,13 @@ class Wrapped:
             return
         try:
             with daphne_requests().under_way(guard.daphne):
-                if _asks_for_stream(scope):
+                application = self.application
+                if (ours := _is_for_us(scope)) or _asks_for_stream(scope):
                     receive = await guard.let_in(scope, receive)
-                    if isinstance(self.application, ASGIHandler) and _may_be_driven(send):
+                    if isinstance(application, ASGIHandler) and _may_be_driven(send):
                         scope[OUTLET] = guard  # a copy of the scope would be 600 bytes more per stream
-                await self.application(scope, receive, guard.send)
+                    application = self._for_streams if ours else application
+                await application(scope, receive, guard.send)
         except Answered:
             pass
         except asyncio.CancelledError:
@@ -293,20 +300,22 @@ async def whole(receive: Receive) -> Receive:
     return again
 
 
+def _is_for_us(scope: Scope) -> bool:
+    """Tell whether a request is for our view, by where it goes."""
+    try:
+        return scope.get("method", "GET") in READING and str(scope.get("path", "")).endswith(stream_url())
+    except Exception:  # the site's URLs can't be loaded, or we are not among them: that is for Django to say
+        return False
+
+
 def _asks_for_stream(scope: Scope) -> bool:
-    """Tell whether a request is for us: by where it goes, or because it asks for nothing but a stream.
+    """Tell whether a request asks for nothing but a stream, somewhere on the site.
 
     htmx 4 names streams in all that it asks for: pages of the site don't wait at our door.
     """
-    if scope.get("method", "GET") not in {"GET", "HEAD"}:
-        return False
     wanted = (b"accept", sse.CONTENT_TYPE.encode())
-    if any((name.lower(), value.strip()) == wanted for name, value in scope.get("headers", ())):
-        return True
-    try:
-        return str(scope.get("path", "")).endswith(stream_url())
-    except Exception:  # the site's URLs can't be loaded, or we are not among them: that is for Django to say
-        return False
+    headers = ((name.lower(), value.strip()) for name, value in scope.get("headers", ()))
+    return scope.get("method", "GET") in READING and wanted in headers
 
 
 def _is_event_stream(message: Message) -> bool:

@@ -265,10 +265,9 @@ class Hub:
         ]
 
     async def _look(self) -> None:
-        """Ask the history what moved, and number what nobody numbered; where nobody reads, hold nothing for it."""
+        """Ask the history what moved, and number what nobody numbered; not where nobody reads."""
         if not self.tails:
             self._marker = None  # tails begin with the end of their topic, and need not hear of what was before
-            self.pool.close_if_idle()
             return
         self._membership.join_again_soon()
         history = get_history()

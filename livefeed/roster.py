@@ -34,6 +34,8 @@ logger = logging.getLogger("livefeed.streams")
 
 #: Seconds between two batches of leases that are given back.
 RELEASE_EVERY = 0.25
+#: Leases that are acquired in one go.
+TOGETHER = 100
 #: Seconds that a revocation is remembered, for those who were let in just before it and are at the door.
 DOORWAY = 5.0
 #: Revocations that are remembered at most; beyond that, everybody who comes in is looked at again.
@@ -59,6 +61,8 @@ class Roster:
         self._rechecking: asyncio.Task[None] | None = None
         self.hub.on_revocations = self.revoke
         self._placing = 0  # let in, or at the door: their streams have not begun
+        self._wanted: list[tuple[LeaseRequest, asyncio.Future[str]]] = []
+        self._acquiring: asyncio.Task[None] | None = None
         self._given_back: list[str] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._empty = asyncio.Event()
@@ -145,15 +149,32 @@ class Roster:
         )
 
     async def _acquire(self, request: LeaseRequest) -> str:
-        acquiring = self.hub.pool.run(get_leases().acquire, request)
-        task = asyncio.ensure_future(acquiring)
+        """Get a lease, in one go with all others that wait for one at the same time."""
+        lease: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._wanted.append((request, lease))
+        if self._acquiring is None or self._acquiring.done():
+            self._acquiring = asyncio.get_running_loop().create_task(self._acquire_wanted())
         try:
-            return await asyncio.shield(task)
+            return await asyncio.shield(lease)
         except asyncio.CancelledError:
-            task.add_done_callback(self._give_back_late)  # the client left, but the thread goes on
+            lease.add_done_callback(self._give_back_late)  # the client left, but the thread goes on
             raise
 
-    def _give_back_late(self, acquired: asyncio.Task[str]) -> None:
+    async def _acquire_wanted(self) -> None:
+        while self._wanted:
+            wanted, self._wanted = self._wanted[:TOGETHER], self._wanted[TOGETHER:]
+            answers: list[str | Exception]
+            try:
+                answers = await self.hub.pool.run(get_leases().acquire_all, [request for request, _ in wanted])
+            except Exception as error:
+                answers = [error] * len(wanted)
+            for (_, lease), answer in zip(wanted, answers, strict=True):
+                if isinstance(answer, Exception):
+                    lease.set_exception(answer)
+                else:
+                    lease.set_result(answer)
+
+    def _give_back_late(self, acquired: asyncio.Future[str]) -> None:
         if not acquired.cancelled() and acquired.exception() is None:
             self._given_back.append(acquired.result())
 

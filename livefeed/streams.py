@@ -247,6 +247,10 @@ class EventStream:
         """End the stream. Django calls this when the client goes or a write fails."""
         self._end()
 
+    def drop(self) -> None:
+        """End a stream that nobody will ever begin to read."""
+        self._end()
+
     def close(self) -> None:
         """End the stream from another thread; Django's ``response.close()`` runs in one."""
         if not self._ended:
@@ -352,9 +356,14 @@ class EventStreamResponse(StreamingHttpResponse):
         self._stream = stream
         self._outlet = outlet
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether no middleware has wrapped the stream."""
+        untouched: bool = self._iterator is self._stream  # type: ignore[attr-defined]
+        return untouched
+
     def __aiter__(self) -> AsyncIterator[bytes]:
-        is_wrapped: bool = self._iterator is not self._stream  # type: ignore[attr-defined]
-        if is_wrapped:  # by a middleware, past which nothing may go
+        if not self.is_untouched:  # nothing may go past a middleware
             return super().__aiter__()
         if self._outlet is not None:
             self._stream.use(self._outlet)

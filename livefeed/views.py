@@ -7,9 +7,8 @@ It never redirects and never fails for what a client sent; who is refused is tol
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth.decorators import login_not_required
@@ -30,10 +29,10 @@ from .listing import items_looked_at
 from .outlets import OUTLET
 from .pages import history_page
 from .refusing import Problem, limited
-from .roster import get_roster
 from .streams import HEADERS, EventStreamResponse
 from .topics import plain_name, validate_topic
 from .viewers import Viewer, address_of, viewer_of
+from .visits import VISIT, BrokenOff, Visit
 
 METHODS = "GET, HEAD, OPTIONS"
 #: Bytes of a query: as many signed names as are allowed and a cursor of them all fit, with room.
@@ -49,10 +48,18 @@ _CLIENT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 @login_not_required
 async def stream(request: HttpRequest) -> HttpResponseBase:
     """Answer ``GET ?topic=…&topic=…`` with a stream, a page of history (JSON), or a snapshot (HTML)."""
+    with Visit() as visit:
+        return await sync_to_async(respond)(request, visit)
+
+
+def respond(request: HttpRequest, visit: Visit) -> HttpResponseBase:
+    """Do what :func:`stream` does, in a thread, for a visit that was begun on the event loop."""
     try:
-        response = await _respond(request)
+        response = _respond(request, visit)
     except Problem as problem:
         response = problem.response()
+    except BrokenOff:
+        return HttpResponse(status=HTTPStatus.NO_CONTENT)
     except SuspiciousOperation:  # thousands of parameters, a Host that is not ours: its text is not for strangers
         response = Problem(HTTPStatus.BAD_REQUEST, "Django refuses this request.").response()
     for name, value in origins.headers(request.headers).items():
@@ -61,11 +68,17 @@ async def stream(request: HttpRequest) -> HttpResponseBase:
     return response
 
 
+def _blocking(request: HttpRequest) -> HttpResponseBase:
+    return respond(request, request.scope[VISIT])  # type: ignore[attr-defined]
+
+
 # ATOMIC_REQUESTS would refuse an async view, and hold a transaction as long as the stream lasts.
-stream._non_atomic_requests = set(connections)  # type: ignore[attr-defined]
+stream._non_atomic_requests = _blocking._non_atomic_requests = set(connections)  # type: ignore[attr-defined]
+#: What a handler calls that runs in a thread anyway.
+stream.blocking = _blocking  # type: ignore[attr-defined]
 
 
-async def _respond(request: HttpRequest) -> HttpResponseBase:
+def _respond(request: HttpRequest, visit: Visit) -> HttpResponseBase:
     if request.method == "OPTIONS":
         return HttpResponse(headers={"Allow": METHODS})
     if request.method not in {"GET", "HEAD"}:
@@ -78,17 +91,17 @@ async def _respond(request: HttpRequest) -> HttpResponseBase:
     answer = _answer_for(request)
     names = _asked_topics(request)
     try:
-        viewer, granted = await sync_to_async(_admit)(request, names)
+        viewer, granted = _admit(request, names)
         if not granted.names:
             raise _refusal(request, viewer)
-        return await answer(request, viewer, granted)
+        return answer(request, viewer, granted, visit)
     except LimitReached as limit:
         return _limited(request, limit)
     except (DatabaseError, HistoryUnavailable):
         return _limited(request, LimitReached("unavailable", 0))
 
 
-Answer = Callable[[HttpRequest, Viewer, Grant], Coroutine[Any, Any, HttpResponseBase]]
+Answer = Callable[[HttpRequest, Viewer, Grant, Visit], HttpResponseBase]
 
 
 def _answer_for(request: HttpRequest) -> Answer:
@@ -146,7 +159,7 @@ def _refusal(request: HttpRequest, viewer: Viewer) -> Problem:
 # -- a stream ---------------------------------------------------------------------------------------------------------
 
 
-async def _stream(request: HttpRequest, viewer: Viewer, granted: Grant) -> HttpResponseBase:
+def _stream(request: HttpRequest, viewer: Viewer, granted: Grant, visit: Visit) -> HttpResponseBase:
     if not isinstance(request, ASGIRequest):
         raise Problem(
             HTTPStatus.NOT_IMPLEMENTED,
@@ -159,7 +172,7 @@ async def _stream(request: HttpRequest, viewer: Viewer, granted: Grant) -> HttpR
     if client and not _CLIENT.fullmatch(client):
         raise Problem(HTTPStatus.BAD_REQUEST, 'client is 1 to 64 letters, digits, "-" and "_".')
     cursor, garbage = _stream_cursor(request)
-    stream = await get_roster().open(viewer, client, granted, cursor, garbage=garbage)
+    stream = visit.open(viewer, client, granted, cursor, garbage=garbage)
     return EventStreamResponse(stream, request.scope.get(OUTLET))
 
 
@@ -185,18 +198,18 @@ def _limited(request: HttpRequest, limit: LimitReached) -> HttpResponse:
 # -- pages and snapshots ----------------------------------------------------------------------------------------------
 
 
-async def _history(request: HttpRequest, viewer: Viewer, granted: Grant) -> HttpResponseBase:
+def _history(request: HttpRequest, viewer: Viewer, granted: Grant, visit: Visit) -> HttpResponseBase:
     text = _cursor_text(request)
     try:
         cursor = parse_cursor(text) if text else None
     except InvalidCursor as error:
         raise Problem(HTTPStatus.BAD_REQUEST, str(error)) from error
-    page = await sync_to_async(history_page)(list(granted.names), cursor, viewer.user)
+    page = history_page(list(granted.names), cursor, viewer.user)
     rates.charge(viewer, page.read)
     return JsonResponse({**page.content, "refused": granted.refused}, headers={"Cache-Control": "private, no-store"})
 
 
-async def _snapshot(request: HttpRequest, viewer: Viewer, granted: Grant) -> HttpResponseBase:
+def _snapshot(request: HttpRequest, viewer: Viewer, granted: Grant, visit: Visit) -> HttpResponseBase:
     if len(granted.names) != 1:
         raise Problem(HTTPStatus.BAD_REQUEST, "A snapshot is of one topic.")
     show = request.GET.get("show", "") or "items"
@@ -204,7 +217,7 @@ async def _snapshot(request: HttpRequest, viewer: Viewer, granted: Grant) -> Htt
         raise Problem(HTTPStatus.BAD_REQUEST, 'show is "items", "count" or "value".')
     topic = next(iter(granted.names))
     try:
-        text = await sync_to_async(_SHOWN[show])(request, topic, viewer)
+        text = _SHOWN[show](request, topic, viewer)
     except FeedError as error:
         raise Problem(HTTPStatus.NOT_ACCEPTABLE, _NOTHING[show]) from error
     return HttpResponse(text, headers={"Cache-Control": "private, no-store"})

@@ -40,6 +40,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 raise pytest.UsageError(f"{item.nodeid} needs {name!r}, which is none of {', '.join(NEEDS)}.")
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread waits for long for what it might do next: the tests look whether they are gone."""
+    monkeypatch.setattr("livefeed.threads.PATIENCE", 0.1)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for name in _needs(item):

@@ -19,26 +19,26 @@ PACKAGE = Path(livefeed.__file__).parent
 BACKENDS = {
     *("redis_server", "history.rows", "history.postgresql", "history.database", "history.memory"),
     *("history.redis_scripts", "history.redis"),
-    *("leases.database", "leases.redis_scripts", "leases.redis"),
+    *("leases.postgresql", "leases.database", "leases.redis_scripts", "leases.redis"),
 }
 #: What `import livefeed` may bring, besides those.
 WRITING = """
     exceptions < redis_server < conf < backends < signals < sse < topics < tokens < events < revocations
     < cursors < models < transactions < history.base < history < history.rows < history.postgresql
     < history.database < history.memory < history.redis_scripts < history.redis < leases.base < leases
-    < leases.database < leases.redis_scripts < leases.redis < broker < announcing < backlog < relay < commits
-    < debts < publishing < revoking < values < feeds < ordering < items < changes < receivers < livemodel < registry
-    < livefeed
+    < leases.postgresql < leases.database < leases.redis_scripts < leases.redis < broker < announcing < backlog < relay
+    < commits < debts < publishing < revoking < values < feeds < ordering < items < changes < receivers < livemodel
+    < registry < livefeed
 """
 READING = """
-    trimming < pool < chores < outlets < cohorts < tail < stepping < flushing < resuming < membership < hub < batches <
-    addresses < sessions < accounts < authentication < viewers < rates < origins < access < personal < streams <
-    personal_streams < refusing < roster < pages < links < listing < texts < script < html < snapshots < views <
-    urls < door < sockets < daphne < asgi < checks < admin < testing.capturing < testing.streams < testing.threads <
-    testing.histories < testing < templatetags < templatetags.livefeed < management < management.commands <
-    management.commands.livefeed_connections < management.commands.livefeed_new_epoch <
-    management.commands.livefeed_prune < management.commands.livefeed_token < migrations < migrations.0001_initial <
-    migrations.0002_claims < apps
+    trimming < threads < pool < chores < outlets < cohorts < tail < stepping < flushing < resuming < membership <
+    hub < batches < addresses < sessions < accounts < authentication < viewers < rates < origins < access < personal <
+    streams < personal_streams < refusing < roster < pages < links < listing < texts < script < html < snapshots <
+    visits < views < urls < door < sockets < daphne < handler < asgi < checks < admin < testing.capturing <
+    testing.streams < testing.threads < testing.histories < testing < templatetags < templatetags.livefeed <
+    management < management.commands < management.commands.livefeed_connections <
+    management.commands.livefeed_new_epoch < management.commands.livefeed_prune < management.commands.livefeed_token <
+    migrations < migrations.0001_initial < migrations.0002_claims < apps
 """
 LEFT = [name.strip() for name in WRITING.split("<")]
 ORDER = LEFT + [name.strip() for name in READING.split("<")]

@@ -1,4 +1,4 @@
-"""What an event and a reader cost, in counts that are the same everywhere: messages, writes, wake-ups.
+"""What an event, a reader and a connect cost, in counts that are the same everywhere: messages, writes, wake-ups, jobs.
 
 How long each takes is measured by hand (``make bench``); that there are no more of them than this is held here. What
 the writer pays, in statements and commands, is in test_costs_of_writing.py.
@@ -9,19 +9,32 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections.abc import Sequence
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
 import pytest
 from channels.layers import InMemoryChannelLayer
+from django.contrib.auth.models import User
+from django.core.asgi import get_asgi_application
+from django.db import connection
+from django.db.backends.signals import connection_created
+from django.db.backends.utils import CursorWrapper
+from django.test import AsyncClient
 
 from livefeed import broker
+from livefeed.asgi import wrap
 from livefeed.events import Event
 from livefeed.history import History, get_history
 from livefeed.hub import Hub
 from livefeed.outlets import Message, Rest
+from livefeed.roster import Roster
 from livefeed.streams import EventStream, place
 from livefeed.tail import Subscription
+from livefeed.testing import open_stream
+from livefeed.threads import Threads
 from livefeed.viewers import Viewer
 from tests.reading import append, eventually, plain_encode, subscribe
 
@@ -176,3 +189,61 @@ async def test_what_was_delivered_leaves_one_frame_behind_however_many_read(hub:
     assert len(gc.get_objects()) - before < 10 * 10  # an event, in the history too, its stretch and its frame
     for each in readers:
         await each.leave()
+
+
+# -- connecting -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def connecting_counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+    """Count jobs of threads, threads, database connections and statements, whoever they are for."""
+    counts: Counter[str] = Counter()
+    submit, start, execute = Threads.submit, threading.Thread.start, CursorWrapper.execute
+
+    def counted(name: str, original: Any) -> Any:
+        def count(*args: Any, **kwargs: Any) -> Any:
+            begins_or_ends = name == "statements" and str(args[1]).startswith(("BEGIN", "SAVEPOINT", "RELEASE"))
+            counts[name] += not begins_or_ends
+            return original(*args, **kwargs)
+
+        return count
+
+    def connected(**kwargs: Any) -> None:
+        counts["connections"] += 1
+
+    connection_created.connect(connected)
+    with monkeypatch.context() as patched:
+        patched.setattr(Threads, "submit", counted("jobs", submit))
+        patched.setattr(threading.Thread, "start", counted("threads", start))
+        patched.setattr(CursorWrapper, "execute", counted("statements", execute))
+        yield counts
+    connection_created.disconnect(connected)
+
+
+async def test_to_connect_takes_two_jobs_no_new_thread_or_connection_and_few_statements(
+    roster: Roster, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One job answers, with the session's and the user's statement; one takes the lease: a look, and the writing."""
+    settings.LIVEFEED_LOOK_INTERVAL = 3600.0
+    settings.LIVEFEED_MAX_CONNECTIONS_PER_USER = settings.LIVEFEED_MAX_CONNECTIONS_PER_SESSION = 50
+    monkeypatch.setattr("livefeed.threads.PATIENCE", 60.0)
+    application = wrap(get_asgi_application())
+    client = AsyncClient()
+    await client.aforce_login(await User.objects.acreate_user("ann"))
+    cookie = "; ".join(f"{name}={morsel.value}" for name, morsel in client.cookies.items())
+    async with AsyncExitStack() as stack:
+        stack.callback(application._for_streams._answering.shutdown)
+        stack.callback(application._for_streams._closing.shutdown)
+
+        async def connect() -> None:
+            opening = open_stream("plain", headers={"cookie": cookie}, application=application)
+            assert (await (await stack.enter_async_context(opening)).next()).type == "livefeed-open"
+
+        for _ in range(3):  # whatever is done only once
+            await connect()
+        with connecting_counted(monkeypatch) as counts:
+            for _ in range(10):
+                await connect()
+    writing = 1 if connection.vendor == "postgresql" else 3
+    assert counts["statements"] <= 10 * (3 + writing)
+    assert counts == {"jobs": 20, "statements": counts["statements"]}

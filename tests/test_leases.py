@@ -115,6 +115,77 @@ def free_places(leases: Leases, holder: str, limit: int) -> int:
         leases.release(tokens)
 
 
+# -- many at once -----------------------------------------------------------------------------------------------------
+
+
+def outcomes(leases: Leases, requests: list[LeaseRequest]) -> list[str]:
+    """Acquire together; return for each "lease", or of what the limit was reached."""
+    answers = leases.acquire_all(requests)
+    assert len(answers) == len(requests)
+    tokens = [answer for answer in answers if isinstance(answer, str)]
+    assert len(set(tokens)) == len(tokens)
+    return ["lease" if isinstance(answer, str) else getattr(answer, "of", repr(answer)) for answer in answers]
+
+
+def test_those_who_come_together_get_a_lease_each(leases: Leases) -> None:
+    requests = [request((f"user:{n}", 2), ("topic:build", 0), session=f"s{n}", topics="build news") for n in range(20)]
+    answers = leases.acquire_all(requests)
+    assert leases.renew("here") == set(answers)
+    live = {each.token: each for each in leases.connections()}
+    for n, token in enumerate(answers):
+        found = live[str(token)]
+        assert (found.holder, found.session, found.topics) == (f"user:{n}", f"s{n}", ("build", "news"))
+    assert leases.acquire_all([]) == []
+
+
+def test_a_limit_holds_among_those_who_come_together(leases: Leases) -> None:
+    assert outcomes(leases, [user(3)] * 5) == ["lease"] * 3 + ["user"] * 2
+    leases.release(leases.renew("here"))
+    requests = [request((f"user:{n}", 1), ("topic:build", 4)) for n in range(6)]
+    assert outcomes(leases, requests) == ["lease"] * 4 + ["topic"] * 2
+    assert free_places(leases, "user:5", 1) == 1, "who was refused holds nothing"
+
+
+def test_nobody_is_refused_because_of_one_that_comes_along_and_is_refused(leases: Leases) -> None:
+    leases.acquire(request(("user:1", 1)))
+    requests = [request(("topic:build", 1), ("user:1", 1)), request(("topic:build", 1), ("user:2", 1))]
+    assert outcomes(leases, requests)[1] == "lease"
+
+
+def test_of_those_who_come_together_a_page_takes_its_own_lease_over(leases: Leases) -> None:
+    ghost = leases.acquire(user(1, client="page"))
+    assert outcomes(leases, [user(1, client="page"), user(1)]) == ["lease", "user"]
+    assert ghost not in leases.renew("here")
+    assert outcomes(leases, [user(1, client="page"), user(1, client="page")]) == ["lease", "lease"]
+    assert len(leases.renew("here")) == 1, "the second took the first one's over"
+
+
+def test_who_has_another_limit_on_the_same_holder_is_counted_all_the_same(leases: Leases) -> None:
+    assert outcomes(leases, [user(0), user(0), user(2), user(3)]) == ["lease", "lease", "user", "lease"]
+
+
+def test_an_expired_place_is_taken_by_one_of_those_who_come_together(
+    leases: Leases, pass_time: Callable[[float], None]
+) -> None:
+    late = leases.acquire(user(1, process="killed"))
+    pass_time(3600)
+    assert outcomes(leases, [user(1), user(1)]) == ["lease", "user"]
+    assert late not in leases.renew("killed")
+
+
+def test_crowds_that_come_together_never_exceed_a_limit(leases: Leases) -> None:
+    requests = [request((f"user:{n % 7}", 3), ("topic:build", 15)) for n in range(40)]
+    crowds = [[random.choice(requests) for _ in range(10)] for _ in range(5)]
+    answers = at_once([lambda crowd=crowd: leases.acquire_all(crowd) for crowd in crowds])  # type: ignore[misc]
+    pairs = [pair for crowd, found in zip(crowds, answers, strict=True) for pair in zip(crowd, found, strict=True)]
+    assert not [error for _, error in pairs if isinstance(error, Exception) and not isinstance(error, LimitReached)]
+    held = Counter(request.claims[0].holder for request, answer in pairs if isinstance(answer, str))
+    asked = Counter(request.claims[0].holder for request, _ in pairs)
+    assert max(held.values()) <= 3
+    assert sum(held.values()) <= 15
+    assert sum(held.values()) == min(15, sum(min(3, count) for count in asked.values()))
+
+
 # -- a limit --------------------------------------------------------------------------------------------------------
 
 
@@ -745,6 +816,25 @@ def test_a_lease_is_taken_by_few_statements_however_many_claims_it_has(database:
             database.renew("here")
         assert len(seen) <= 3, seen
         database.revoke(holder="user:1")
+
+
+def test_leases_of_those_who_come_together_are_taken_by_as_many_statements_as_one(database: DatabaseLeases) -> None:
+    counts = []
+    for people in (range(1), range(1, 9)):
+        claims = [(("session:s", 10), ("topic:build", 1000), (f"user:{n}", 10)) for n in people]
+        crowd = [request(*reversed(each), client=f"page{n}") for n, each in enumerate(claims)]
+        with statements() as seen:
+            assert set(outcomes(database, crowd)) == {"lease"}
+        counts.append(len([each for each in seen if "SAVEPOINT" not in each]))
+    pages_and_slots = 2
+    writing = 1 if connection.vendor == "postgresql" else 4
+    assert counts[0] == counts[1] <= pages_and_slots + writing, counts
+
+
+def test_a_slot_that_was_taken_between_look_and_write_is_looked_for_again(database: DatabaseLeases) -> None:
+    rivals = lambda: in_thread(lambda: database.acquire(user(2, process="rival")))  # noqa: E731
+    with interrupted('FROM "livefeed_claim"', rivals):
+        assert outcomes(database, [user(2), user(2)]) == ["lease", "user"]
 
 
 def test_a_lease_that_expired_is_taken_by_few_statements(database: DatabaseLeases) -> None:

@@ -14,7 +14,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, OperationalError, connections
 from django.utils import timezone
 
 from livefeed import apublish, publish
@@ -125,16 +125,16 @@ async def test_a_client_that_leaves_while_its_lease_is_written_leaves_none(
     roster: Roster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go, writing, written = threading.Event(), threading.Event(), threading.Event()
-    acquire = get_leases().acquire
+    acquire_all = get_leases().acquire_all
 
-    def slow(*args: Any) -> str:
+    def slow(*args: Any) -> list[str | Exception]:
         writing.set()
         assert go.wait(LIMIT)
-        token = acquire(*args)
+        answers = acquire_all(*args)
         written.set()
-        return token
+        return answers
 
-    monkeypatch.setattr(get_leases(), "acquire", slow)
+    monkeypatch.setattr(get_leases(), "acquire_all", slow)
     connecting = asyncio.ensure_future(types_of_stream())
     await eventually(writing.is_set, "the lease is being written")
     connecting.cancel()
@@ -143,6 +143,37 @@ async def test_a_client_that_leaves_while_its_lease_is_written_leaves_none(
     await eventually(written.is_set, "the lease is written")
     await eventually(no_lease, "the lease is given back")
     assert len(roster) == 0
+
+
+async def test_those_who_wait_for_a_lease_get_theirs_in_one_go(
+    roster: Roster, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.LIVEFEED_MAX_CONNECTIONS_PER_ADDRESS = 8
+    go, acquire_all, together = threading.Event(), get_leases().acquire_all, list[int]()
+
+    def slow(requests: Any) -> list[str | Exception]:
+        together.append(len(requests))
+        assert go.wait(LIMIT)
+        return acquire_all(requests)
+
+    monkeypatch.setattr(get_leases(), "acquire_all", slow)
+    connecting = asyncio.ensure_future(connect_together(10))
+    await eventually(lambda: len(roster._wanted) == 9, "the others wait")
+    go.set()
+    assert sorted(await connecting) == [200] * 8 + [429] * 2
+    assert together == [1, 9]
+
+
+async def test_a_keeper_that_fails_refuses_all_who_waited_and_nobody_after_them(
+    roster: Roster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(requests: Any) -> list[str | Exception]:
+        raise OperationalError("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(get_leases(), "acquire_all", fail)
+        assert await connect_together(3) == [503] * 3
+    assert await connect_together(3) == [200] * 3
 
 
 async def test_leases_are_given_back_although_the_database_was_away(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import islice
@@ -70,6 +70,20 @@ class Leases(ABC):
         same ``client``: what it holds is not asked for again. Raises :exc:`livefeed.exceptions.LimitReached` for the
         first claim that has no place left.
         """
+
+    def acquire_all(self, requests: Sequence[LeaseRequest]) -> list[str | Exception]:
+        """Acquire a lease for each of several connections that wait at the same time.
+
+        Returns in their order what :meth:`acquire` would return or raise. Raises what says that nobody got one.
+        """
+        return [self.attempt(request) for request in requests]
+
+    def attempt(self, request: LeaseRequest) -> str | Exception:
+        """Return what :meth:`acquire` returns or raises."""
+        try:
+            return self.acquire(request)
+        except Exception as error:
+            return error
 
     @abstractmethod
     def renew(self, process: str) -> frozenset[str]:

@@ -18,7 +18,8 @@ import random
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from django.db import IntegrityError, connections, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
@@ -28,8 +29,11 @@ from django.db.models.functions import Now
 from ..conf import settings
 from ..exceptions import LimitReached
 from ..models import Lease, LeaseClaim
-from ..transactions import short_transaction
+from ..transactions import short_statement, short_transaction
+from . import postgresql
 from .base import CHORE, Claim, Connection, LeaseRequest, Leases, batches, check_given
+
+T = TypeVar("T")
 
 #: How often a connection looks again that keeps finding its slot taken.
 TRIES = 100
@@ -78,6 +82,17 @@ class Slots(NamedTuple):
         if self.all_seen:
             return free[: max(0, self.claim.limit - len(self.alive))]
         return free if all(slot in self.seen for slot in self.alive) else []
+
+    @property
+    def has_unused(self) -> bool:
+        """Whether there is a free slot that is nobody's, not even of a lease that expired."""
+        return not self.claim.limit or any(slot not in self.expired for slot in self.free())
+
+    def take(self) -> Slot:
+        """Choose a slot that is nobody's, and count it as taken."""
+        slot = self.choose() if self.claim.limit else Slot(self.claim.holder, random.randrange(BOUNDLESS), None)
+        self.alive.add(slot.number)
+        return slot
 
     def choose(self) -> Slot:
         """Return one of the free slots, any, so that few choose the same; one that is nobody's, if there is one."""
@@ -189,7 +204,7 @@ class DatabaseLeases(Leases):
             self._claims.filter(lease=ghost.pk, holder__in=unused).delete()
         return ghost.pk
 
-    def _all_or_nothing(self, work: Callable[[], str]) -> str:
+    def _all_or_nothing(self, work: Callable[[], T]) -> T:
         if not connections[self.alias].in_atomic_block:
             return short_transaction(self.alias, work)
         with transaction.atomic(using=self.alias):  # a savepoint: what failed must not spoil the transaction around
@@ -200,6 +215,76 @@ class DatabaseLeases(Leases):
         gone, _ = leases.filter(pk__in=keys).delete()
         self._claims.filter(lease__in=keys).exclude(Exists(self._leases.filter(pk=OuterRef("lease")))).delete()
         return gone
+
+    # -- many at once -----------------------------------------------------------------------------------------------
+
+    def acquire_all(self, requests: Sequence[LeaseRequest]) -> list[str | Exception]:
+        """Write what needs nothing but free slots in one go; who takes something over, or finds none, comes after.
+
+        So nobody is refused because of others who come along and may get no lease in the end.
+        """
+        try:
+            tokens = self._acquire_plain(requests)
+        except IntegrityError:  # somebody else was quicker with one of the slots
+            tokens = {}
+        return [tokens.get(place) or self.attempt(request) for place, request in enumerate(requests)]
+
+    def _acquire_plain(self, requests: Sequence[LeaseRequest]) -> dict[int, str]:
+        """Return the tokens of those that were written, by the place of their request."""
+        plain = self._choose_for_all(requests)
+        tokens = {place: uuid.uuid4().hex for place in plain}
+        slots = sorted((slot.holder, slot.number, tokens[place]) for place, chosen in plain.items() for slot in chosen)
+        if plain:
+            self._write_all({tokens[place]: requests[place] for place in plain}, slots)
+        return tokens
+
+    def _choose_for_all(self, requests: Sequence[LeaseRequest]) -> dict[int, list[Slot]]:
+        """Return slots by the place of the request, for those that find some which nobody had or chose before."""
+        alone = self._not_taking_over(requests)
+        claims = {claim.holder: claim for place in alone for claim in requests[place].claims}
+        found = self._look({claim: _window(claim) for claim in claims.values()})
+        return {
+            place: [found[claim].take() for claim in requests[place].claims]
+            for place in alone
+            if all(claim in found and found[claim].has_unused for claim in requests[place].claims)
+        }
+
+    def _not_taking_over(self, requests: Sequence[LeaseRequest]) -> list[int]:
+        """Return the places of the requests whose page has no lease, nor comes twice."""
+        pages = [(request.claims[0].holder, request.client) for request in requests]
+        known = self._known_pages({page for page in pages if page[1]})
+        places = []
+        for place, page in enumerate(pages):
+            if page not in known:
+                places.append(place)
+            if page[1]:
+                known.add(page)
+        return places
+
+    def _known_pages(self, pages: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+        if not pages:
+            return set()
+        holders, clients = zip(*pages, strict=True)
+        there = self._leases.filter(holder__in=holders, client__in=clients)
+        return set(there.values_list("holder", "client"))
+
+    def _write_all(self, requests: dict[str, LeaseRequest], slots: Sequence[tuple[str, int, str]]) -> None:
+        """Write leases by their tokens, and claims: holder, number, and whose, in the order in which all take them."""
+        connection = connections[self.alias]
+        if connection.vendor == "postgresql" and not connection.in_atomic_block:
+            short_statement(self.alias, partial(postgresql.write, connection, requests, slots))
+        else:
+            self._all_or_nothing(partial(self._insert_all, requests, slots))
+
+    def _insert_all(self, requests: dict[str, LeaseRequest], slots: Sequence[tuple[str, int, str]]) -> None:
+        leases = [_lease(token, request) for token, request in requests.items()]
+        self._leases.bulk_create(leases)
+        keys = {lease.token: lease.pk for lease in leases}
+        if None in keys.values():  # MySQL does not say
+            keys = dict(self._leases.filter(token__in=list(requests)).values_list("token", "pk"))
+        self._claims.bulk_create(
+            LeaseClaim(lease_id=keys[token], holder=holder, slot=slot) for holder, slot, token in slots
+        )
 
     # -- afterwards -------------------------------------------------------------------------------------------------
 
@@ -305,6 +390,18 @@ def _connection(lease: Lease) -> Connection:
         opened_at=lease.opened_at,
         expires_at=lease.expires_at,
         token=lease.token,
+    )
+
+
+def _lease(token: str, request: LeaseRequest) -> Lease:
+    return Lease(
+        holder=request.claims[0].holder,
+        token=token,
+        client=request.client,
+        process=request.process,
+        session=request.session,
+        topics=" ".join(request.topics),
+        expires_at=_expiry(),
     )
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from django.conf import settings as django_settings
@@ -37,12 +37,21 @@ class RedisLeases(Leases):
         self._given: dict[str, LeaseRequest] = {}
 
     def acquire(self, request: LeaseRequest) -> str:
-        token = uuid.uuid4().hex
-        (answer,) = self.server.call_all([_acquiring(token, request, again=False)])
-        if answer != ACQUIRED:
-            raise request.claims[answer].reached()
-        self._given[token] = request
-        return token
+        (answer,) = self.acquire_all([request])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def acquire_all(self, requests: Sequence[LeaseRequest]) -> list[str | Exception]:
+        """Acquire leases in one round trip."""
+        tokens = [uuid.uuid4().hex for _ in requests]
+        calls = [_acquiring(token, request, again=False) for token, request in zip(tokens, requests, strict=True)]
+        answers: list[str | Exception] = []
+        for token, request, answer in zip(tokens, requests, self.server.call_all(calls), strict=True):
+            if answer == ACQUIRED:
+                self._given[token] = request
+            answers.append(token if answer == ACQUIRED else request.claims[answer].reached())
+        return answers
 
     def renew(self, process: str) -> frozenset[str]:
         mine = [token for token, request in list(self._given.items()) if request.process == process]

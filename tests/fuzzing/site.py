@@ -13,6 +13,8 @@ import logging
 import re
 import sys
 import traceback
+from asyncio.tasks import _enter_task as enter_task  # type: ignore[attr-defined]
+from asyncio.tasks import _leave_task as leave_task  # type: ignore[attr-defined]
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -39,6 +41,7 @@ from livefeed.roster import close_roster, get_roster
 from livefeed.sse import KEEP_ALIVE
 from livefeed.tokens import create_token
 from livefeed.topics import sign_topic
+from livefeed.visits import Visit
 from tests.testapp.models import Article
 
 #: Events of each topic that there is, in this order. "plain" goes out as text, line ends and all.
@@ -278,7 +281,21 @@ def without_threads() -> Iterator[None]:
             return done.value
         raise RuntimeError("A rule waited for something.")
 
+    def opened(self: Visit, *args: Any, **kwargs: Any) -> Any:
+        """Let the loop turn, inside of one of its turns, until the stream is open: no thread waits for it."""
+        loop: Any = asyncio.get_running_loop()
+        asking: Any = asyncio.current_task()
+        opening = loop.create_task(get_roster().open(*args, **kwargs))
+        leave_task(loop, asking)
+        try:
+            while not opening.done():
+                loop._run_once()
+        finally:
+            enter_task(loop, asking)
+        return opening.result()
+
     with ExitStack() as stack:
+        stack.enter_context(patch.object(Visit, "open", opened))
         stack.enter_context(patch.object(SyncToAsync, "__call__", at_once))
         stack.enter_context(patch.object(AsyncToSync, "__call__", driven))
         stack.enter_context(patch.object(Pool, "run", run))

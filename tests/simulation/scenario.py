@@ -15,7 +15,7 @@ from unittest.mock import patch
 from django.conf import settings as django_settings
 from django.db import connections, transaction
 
-from livefeed import backends, backlog, broker, debts, events, hub, personal_streams, pool, relay, tail
+from livefeed import backends, backlog, broker, debts, events, hub, personal_streams, relay, tail
 from livefeed.publishing import publish
 from livefeed.roster import Roster
 
@@ -246,7 +246,6 @@ def simulated(seed: int) -> Iterator[None]:
             (broker, "_outboxes", broker._outboxes),
             (events, "datetime", Clock),
             (uuid, "uuid4", lambda: uuid.UUID(int=ids.getrandbits(128))),
-            (pool, "Thread", _Thread),
             (backlog, "threading", SimpleNamespace(Thread=BackgroundThread, Condition=Condition)),
             (backlog, "time", SimpleNamespace(monotonic=lambda: CURRENT[0].world.now)),
             (backlog, "_backlog", backlog._backlog),
@@ -276,16 +275,6 @@ def set_up() -> None:
     django_settings.LIVEFEED_LOOK_INTERVAL = LOOK
     django_settings.LIVEFEED_KEEPALIVE = 4.0
     django_settings.LIVEFEED_RECHECK_INTERVAL = 1e6
-
-
-class _Thread:
-    """Stands in for the thread in which a pool ends: there are no real threads to wait for."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        pass
-
-    def start(self) -> None:
-        pass
 
 
 @contextmanager

@@ -1,0 +1,145 @@
+"""The short way in: a request for a stream is one job in one thread, middleware and all.
+
+Under ASGI, Django runs each hook of a synchronous middleware in a thread, there and back again, and makes that thread
+for one request only, with database connections of its own. Here the middleware is the same, in the order of
+``MIDDLEWARE``, but in its synchronous form, as under WSGI; so it is called without changing threads, and the threads
+live on for some seconds, with their connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import IO, Any
+
+from asgiref.sync import SyncToAsync
+from django.conf import settings as django_settings
+from django.core.exceptions import RequestAborted
+from django.core.handlers.asgi import ASGIHandler, ASGIRequest, get_script_prefix
+from django.core.signals import request_started
+from django.http.response import HttpResponseBadRequest, HttpResponseBase
+from django.urls import set_script_prefix
+from django.utils.module_loading import import_string
+
+from .streams import EventStreamResponse
+from .threads import Threads, kept_connections
+from .visits import VISIT, Visit
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Scope = MutableMapping[str, Any]
+
+#: Threads in which responses are closed: at a server's end thousands of them are, in one moment.
+CLOSING = 2
+
+
+class StreamHandler(ASGIHandler):
+    """Django's handler of requests, for those for streams."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._answering = Threads(0)  # the door lets in a few at a time, and one that hangs must not keep others out
+        self._closing = Threads(CLOSING)
+
+    def load_middleware(self, is_async: bool = False) -> None:
+        """Load the middleware in its synchronous form."""
+        super().load_middleware(is_async=False)
+
+    def make_view_atomic(self, view: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a view as it is to be called: ours in its blocking form."""
+        made: Callable[..., Any] = super().make_view_atomic(getattr(view, "blocking", view))
+        return made
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]
+        """Answer a request, and stay with it until its stream ends or its client leaves."""
+        try:
+            body = await self.read_body(receive)
+        except RequestAborted:
+            return
+        response: HttpResponseBase | None = None
+        leaving = _Leaving(asyncio.current_task())
+        listening = asyncio.ensure_future(self.listen_for_disconnect(receive))
+        listening.add_done_callback(leaving)
+        try:
+            response = await self._ask(scope, body)
+            await self.send_response(response, send)  # type: ignore[arg-type]
+        except asyncio.CancelledError:
+            if not leaving.took_place():
+                raise
+        finally:
+            listening.remove_done_callback(leaving)
+            listening.cancel()
+            if response is not None:
+                await asyncio.shield(_in_thread(self._closing, _close, response))
+
+    async def _ask(self, scope: Scope, body: IO[bytes]) -> HttpResponseBase:
+        with Visit() as visit:
+            scope[VISIT] = visit
+            try:
+                response: HttpResponseBase = await _in_thread(self._answering, self._answer, scope, body, visit)
+            finally:
+                del scope[VISIT]  # as long as a stream lasts, nothing is held that is not needed
+        return response
+
+    def _answer(self, scope: Scope, body: IO[bytes], visit: Visit) -> HttpResponseBase:
+        with kept_connections():
+            set_script_prefix(get_script_prefix(scope))
+            request_started.send(sender=ASGIHandler, scope=scope)
+            response: HttpResponseBase
+            request, refusal = self.create_request(scope, body)
+            if request is None:
+                body.close()
+                response = refusal or HttpResponseBadRequest()
+            else:
+                response = self.get_response(request)
+                _let_go(request, response)
+            response._handler_class = ASGIHandler  # type: ignore[attr-defined]
+            if visit.is_broken_off:  # nobody waits for it
+                response.close()
+            return response
+
+
+class _Leaving:
+    """Cancels the sending of a response when its client has left."""
+
+    __slots__ = ("_sending", "_told")
+
+    def __init__(self, sending: asyncio.Task[Any] | None) -> None:
+        self._sending = sending
+        self._told = False
+
+    def __call__(self, listening: asyncio.Future[None]) -> None:
+        if not listening.cancelled() and listening.exception() is not None and self._sending is not None:
+            self._told = self._sending.cancel()
+
+    def took_place(self) -> bool:
+        """Tell whether that is all that the sending was cancelled for."""
+        return self._told and self._sending is not None and not self._sending.uncancel()
+
+
+def _let_go(request: ASGIRequest, response: HttpResponseBase) -> None:
+    """Don't keep a request, some kilobytes with its session and user, as long as its stream lasts.
+
+    A middleware that has wrapped the stream may still look at it.
+    """
+    closers: list[Callable[[], Any]] = response._resource_closers  # type: ignore[attr-defined]
+    if isinstance(response, EventStreamResponse) and response.is_untouched:
+        closers.remove(request.close)
+        request.close()
+
+
+def _close(response: HttpResponseBase) -> None:
+    with kept_connections():
+        response.close()
+
+
+async def _in_thread(threads: Threads, job: Callable[..., Any], *args: Any) -> Any:
+    """Run a job as a request's: context variables go along and come back, and coroutines that it calls run here."""
+    return await SyncToAsync(job, thread_sensitive=False, executor=threads)(*args)  # type: ignore[arg-type]
+
+
+def takes_the_short_way(application: Any) -> bool:
+    """Tell whether requests may go the short way: to Django's own handler, where no middleware is for async only."""
+    middleware = map(import_string, django_settings.MIDDLEWARE if type(application) is ASGIHandler else ())
+    return type(application) is ASGIHandler and all(getattr(each, "sync_capable", True) for each in middleware)

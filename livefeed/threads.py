@@ -1,0 +1,170 @@
+"""Threads in which the reading half does what blocks. Each keeps its database connections as long as it lives."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any, ParamSpec, TypeVar
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Seconds that a thread waits for its next job before it ends, and its connections with it.
+PATIENCE = 2.0
+#: Seconds after which an unused connection is asked whether it is still there, before a job that can't be repeated.
+FRESH = 1.0
+
+
+class Work:
+    """One job, and who waits for it."""
+
+    __slots__ = ("_job", "future")
+
+    def __init__(self, job: Callable[[], Any]) -> None:
+        self._job = job
+        self.future: Future[Any] = Future()
+
+    def do(self) -> Callable[[], None]:
+        """Do the job, unless nobody waits for it any more; return what tells of it."""
+        if not self.future.set_running_or_notify_cancel():
+            return _nothing
+        try:
+            return partial(self.future.set_result, self._job())
+        except BaseException as error:
+            return partial(self.future.set_exception, error)
+
+
+def _nothing() -> None:
+    pass
+
+
+class Threads(Executor):
+    """An executor that makes a thread when it needs one, and lets it go when it does not.
+
+    There are ``most`` at a time, or any number with 0. Of those that wait, the one that came last gets the next job, so
+    that only as many live on as there is work for.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._count = 0
+        self._closed = False
+        self._waiting: deque[Work] = deque()
+        self._idle: list[SimpleQueue[Work | None]] = []
+
+    def submit(self, job: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Have a job done."""
+        work = Work(partial(job, *args, **kwargs))
+        with self._lock:
+            if self._idle:
+                self._idle.pop().put(work)
+            elif not self._most or self._count < self._most:
+                threading.Thread(target=self._live, args=[work], name="livefeed_thread", daemon=True).start()
+                self._count += 1
+            else:
+                self._waiting.append(work)
+        return work.future
+
+    def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:
+        """Let every thread end when its job is done."""
+        with self._lock:
+            self._closed = True
+            self._count -= len(self._idle)
+            while self._idle:
+                self._idle.pop().put(None)
+
+    def _live(self, work: Work | None) -> None:
+        inbox: SimpleQueue[Work | None] = SimpleQueue()
+        while work is not None:
+            tell = work.do()
+            work = self._next(inbox)
+            tell()  # whoever asks for one job after the other finds this thread idle
+            del tell  # what it led to is not kept while the next one is waited for
+            if work is None:
+                work = self._wait(inbox)
+        connections.close_all()
+
+    def _next(self, inbox: SimpleQueue[Work | None]) -> Work | None:
+        """Return the next job, or join those that wait for one."""
+        with self._lock:
+            if self._waiting:
+                return self._waiting.popleft()
+            if self._closed:
+                self._count -= 1
+                inbox.put(None)
+            else:
+                self._idle.append(inbox)
+            return None
+
+    def _wait(self, inbox: SimpleQueue[Work | None]) -> Work | None:
+        """Wait for the next job; None where this thread is counted no more, and ends."""
+        try:
+            return inbox.get(timeout=PATIENCE)
+        except Empty:
+            with self._lock:
+                if inbox in self._idle:
+                    self._idle.remove(inbox)
+                    self._count -= 1
+                    return None
+            return inbox.get()  # it came in that very moment
+
+
+def tidy() -> None:
+    """Close this thread's connections that broke, so that the next job gets new ones, and those that are lent."""
+    for connection in connections.all(initialized_only=True):
+        if connection.errors_occurred or is_lent(connection):
+            connection.close()
+
+
+def is_lent(connection: BaseDatabaseWrapper) -> bool:
+    """Tell whether a connection is of a pool of Django's, where others wait for it."""
+    options: dict[str, Any] = connection.settings_dict.get("OPTIONS") or {}
+    return bool(options.get("pool"))
+
+
+@contextmanager
+def kept_connections() -> Iterator[None]:
+    """Let the block find this thread's connections as the block before left them, if they are still good.
+
+    With CONN_MAX_AGE = 0 Django closes a connection when a request begins or ends; a thread that lives for seconds may
+    keep it. A higher one holds here too.
+    """
+    for connection in _open():
+        if time.monotonic() - _last.job > FRESH and not connection.is_usable():
+            connection.close()
+    try:
+        yield
+    finally:
+        for connection in _open():
+            _keep(connection)
+        _last.job = time.monotonic()
+
+
+def _keep(connection: BaseDatabaseWrapper) -> None:
+    if is_lent(connection):
+        connection.close()
+        return
+    if connection.settings_dict["CONN_MAX_AGE"] == 0:
+        connection.close_at = None
+    connection.close_if_unusable_or_obsolete()
+
+
+class _Last(threading.local):
+    job = 0.0
+
+
+_last = _Last()
+
+
+def _open() -> list[BaseDatabaseWrapper]:
+    return [each for each in connections.all(initialized_only=True) if each.connection is not None]

@@ -1,0 +1,485 @@
+"""The short way in: middleware and rules in one job of a thread, and to a client all is as on the ordinary way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import json
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from asgiref.testing import ApplicationCommunicator
+from django.contrib.auth.models import User
+from django.core.asgi import get_asgi_application
+from django.core.handlers.asgi import ASGIHandler
+from django.core.signals import request_finished, request_started
+from django.db import connection, connections
+from django.http import HttpRequest, HttpResponse
+from django.test import override_settings
+from django.urls import include, path
+
+from livefeed import LiveFeed, acursor, apublish
+from livefeed import door as door_module
+from livefeed.asgi import wrap
+from livefeed.handler import StreamHandler
+from livefeed.models import Lease
+from livefeed.roster import Roster
+from livefeed.testing import open_stream
+from livefeed.views import stream as stream_view
+from tests.reading import LIMIT, eventually
+
+pytest_plugins = ["tests.reading_fixtures"]
+
+PLAIN = "plain"
+
+
+def site() -> Any:
+    """Return the whole site, as a server is given it."""
+    return wrap(get_asgi_application())
+
+
+@pytest.fixture
+def opened(roster: Roster) -> Callable[..., Any]:
+    """Return ``open_stream``, by the short way."""
+    application = site()
+    return lambda *topics, **rest: open_stream(*topics, application=rest.pop("application", application), **rest)
+
+
+# -- middleware -------------------------------------------------------------------------------------------------------
+
+
+class Hooks:
+    """A middleware of hooks; it notes in which thread each was called."""
+
+    called: list[tuple[str, threading.Thread]] = []
+
+    def __init__(self, get_response: Callable[[Any], Any]) -> None:
+        self._get_response = get_response
+
+    def _note(self, hook: str) -> None:
+        self.called.append((hook, threading.current_thread()))
+
+    def __call__(self, request: Any) -> Any:
+        self._note("request")
+        response = self._get_response(request)
+        self._note("response")
+        response["X-Hook"] = "seen"
+        response.set_cookie("hook", "crumb")
+        return response
+
+    def process_view(self, request: Any, view: Any, args: Any, kwargs: Any) -> None:
+        assert view is stream_view, "middleware is told of the view by its own name"
+        self._note("view")
+
+
+class Outer:
+    """A middleware of functions, as the documentation of Django writes them."""
+
+    def __init__(self, get_response: Callable[[Any], Any]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: Any) -> Any:
+        Hooks.called.append(("outer", threading.current_thread()))
+        return self._get_response(request)
+
+
+@pytest.fixture
+def hooks(settings: Any) -> Iterator[list[tuple[str, threading.Thread]]]:
+    settings.MIDDLEWARE = [f"{__name__}.Outer", *settings.MIDDLEWARE, f"{__name__}.Hooks"]
+    Hooks.called.clear()
+    yield Hooks.called
+    Hooks.called.clear()
+
+
+@pytest.fixture
+def asked(with_feed: Callable[[type[LiveFeed]], None]) -> list[threading.Thread]:
+    """A feed, ``asked``, whose rule notes in which thread it was asked."""
+    threads: list[threading.Thread] = []
+
+    class Asked(LiveFeed):
+        name = "asked"
+
+        def has_view_permission(self, user: Any, topic: str) -> bool:
+            threads.append(threading.current_thread())
+            return True
+
+    with_feed(Asked)
+    return threads
+
+
+async def test_every_middleware_is_run_in_its_order_and_in_the_thread_of_the_rule(
+    roster: Roster, hooks: list[tuple[str, threading.Thread]], asked: list[threading.Thread]
+) -> None:
+    async with open_stream("asked", application=site()) as stream:
+        assert (await stream.next()).type == "livefeed-open"
+    assert [hook for hook, _ in hooks] == ["outer", "request", "view", "response"]
+    assert len({thread for _, thread in hooks} | set(asked)) == 1
+    assert asked[0] is not threading.current_thread()
+
+
+async def test_headers_and_cookies_of_middleware_reach_the_client(
+    roster: Roster, hooks: list[tuple[str, threading.Thread]]
+) -> None:
+    async with open_stream(PLAIN, application=site()) as stream:
+        assert stream.headers["x-hook"] == "seen"
+        assert stream.headers["set-cookie"].startswith("hook=crumb")
+        assert stream.headers["content-type"] == "text/event-stream"
+        await stream.next()
+        await apublish(PLAIN, 1)
+        assert (await stream.next()).json == 1
+
+
+class AsyncOnly:
+    """A middleware that can't be run in a thread."""
+
+    async_capable, sync_capable = True, False
+    called = 0
+
+    def __init__(self, get_response: Callable[[Any], Any]) -> None:
+        assert iscoroutinefunction(get_response)
+        self._get_response = get_response
+        markcoroutinefunction(self)
+
+    async def __call__(self, request: Any) -> Any:
+        type(self).called += 1
+        return await self._get_response(request)
+
+
+async def test_where_a_middleware_is_for_async_only_requests_go_the_ordinary_way(roster: Roster, settings: Any) -> None:
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.AsyncOnly"]
+    application = site()
+    assert application._for_streams is application.application
+    async with open_stream(PLAIN, application=application) as stream:
+        assert (await stream.next()).type == "livefeed-open"
+    assert AsyncOnly.called == 1
+
+
+class OwnHandler(ASGIHandler):
+    """A project's own."""
+
+
+def test_only_djangos_own_handler_is_replaced() -> None:
+    assert isinstance(site()._for_streams, StreamHandler)
+    own = OwnHandler()
+    assert wrap(own)._for_streams is own
+
+
+class Breaks(Outer):
+    """A middleware with a bug."""
+
+    def __call__(self, request: Any) -> Any:
+        raise ZeroDivisionError("oops")
+
+
+async def test_a_middleware_that_fails_is_an_error_of_the_site_and_the_next_request_goes_on(
+    roster: Roster, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with override_settings(MIDDLEWARE=[f"{__name__}.Breaks"]):
+        async with open_stream(PLAIN, application=site()) as stream:
+            assert stream.status == 500
+    assert "ZeroDivisionError" in caplog.text
+    async with open_stream(PLAIN, application=site()) as stream:
+        assert stream.status == 200
+
+
+class Instead(Outer):
+    """A middleware that answers in the place of the view, after the view."""
+
+    def __call__(self, request: Any) -> Any:
+        self._get_response(request)
+        return HttpResponse("closed", status=403)
+
+
+async def test_a_stream_that_a_middleware_threw_away_is_given_up(roster: Roster, settings: Any) -> None:
+    settings.LIVEFEED_KEEPALIVE = 0.1
+    settings.MIDDLEWARE = [f"{__name__}.Instead", *settings.MIDDLEWARE]
+    async with open_stream(PLAIN, application=site()) as stream:
+        assert stream.status == 403
+    await eventually(lambda: len(roster) == 0, "the stream is gone")
+    await eventually(no_lease, "no lease is left")
+
+
+async def no_lease() -> bool:
+    return not await Lease.objects.aexists()
+
+
+class Upper(Outer):
+    """A middleware that changes what is streamed, and looks at the request meanwhile."""
+
+    def __call__(self, request: Any) -> Any:
+        response = self._get_response(request)
+        original = response.streaming_content
+
+        async def upper() -> Any:
+            async for part in original:
+                yield part.upper() + request.path.encode()
+
+        response.streaming_content = upper()
+        return response
+
+
+async def test_a_middleware_that_wrapped_the_stream_is_not_passed_by(roster: Roster, settings: Any) -> None:
+    settings.MIDDLEWARE = [f"{__name__}.Upper", *settings.MIDDLEWARE]
+    async with open_stream(PLAIN, application=site()) as stream:
+        assert b"LIVEFEED-OPEN" in await stream.portion()
+        await apublish(PLAIN, "quiet")
+        assert (await stream.portion()).endswith(b"DATA: QUIET\n\n/livefeed/")
+
+
+# -- what belongs to a request ----------------------------------------------------------------------------------------
+
+seen_by_the_rule: list[str] = []
+colour: contextvars.ContextVar[str] = contextvars.ContextVar("colour", default="none")
+
+
+class Colours(Outer):
+    """A middleware that sets a context variable."""
+
+    def __call__(self, request: Any) -> Any:
+        colour.set(request.GET.get("colour", "plain"))
+        return self._get_response(request)
+
+
+async def test_context_variables_of_a_middleware_are_there_for_the_rule_and_for_nobody_else(
+    roster: Roster, settings: Any, with_feed: Callable[[type[LiveFeed]], None]
+) -> None:
+    class Coloured(LiveFeed):
+        name = "coloured"
+
+        def has_view_permission(self, user: Any, topic: str) -> bool:
+            seen_by_the_rule.append(colour.get())
+            return True
+
+    with_feed(Coloured)
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.Colours"]
+    application = site()
+    for name in ("red", "blue"):
+        async with open_stream("coloured", query=[("colour", name)], application=application) as stream:
+            await stream.next()
+    assert seen_by_the_rule == ["red", "blue"]
+    assert colour.get() == "none"
+
+
+async def test_a_rule_that_is_a_coroutine_runs_on_the_loop_of_the_server(
+    opened: Callable[..., Any], with_feed: Callable[[type[LiveFeed]], None]
+) -> None:
+    loops: list[Any] = []
+
+    class Awaited(LiveFeed):
+        name = "awaited"
+
+        async def has_view_permission(self, user: Any, topic: str) -> bool:
+            loops.append(asyncio.get_running_loop())
+            return True
+
+    with_feed(Awaited)
+    async with opened("awaited") as stream:
+        await stream.next()
+    assert loops[0] is asyncio.get_running_loop()
+
+
+async def test_the_signals_of_a_request_are_sent_once_the_last_when_its_stream_has_ended(
+    opened: Callable[..., Any],
+) -> None:
+    told: list[tuple[str, Any]] = []
+
+    def started(sender: Any, scope: Any, **kwargs: Any) -> None:
+        told.append((f"started {scope['path']}", sender))
+
+    def finished(sender: Any, **kwargs: Any) -> None:
+        told.append(("finished", sender))
+
+    request_started.connect(started)
+    request_finished.connect(finished)
+    try:
+        async with opened(PLAIN) as stream:
+            await stream.next()
+            assert told == [("started /livefeed/", ASGIHandler)]
+        assert told[1:] == [("finished", ASGIHandler)]
+    finally:
+        request_started.disconnect(started)
+        request_finished.disconnect(finished)
+
+
+made: list[weakref.ref[Any]] = []
+
+
+class Notes(Outer):
+    """A middleware that notes which requests there are."""
+
+    def __call__(self, request: Any) -> Any:
+        made.append(weakref.ref(request))
+        return self._get_response(request)
+
+
+async def test_a_request_is_not_kept_as_long_as_its_stream_lasts(roster: Roster, settings: Any) -> None:
+    settings.MIDDLEWARE = [f"{__name__}.Notes", *settings.MIDDLEWARE]
+    made.clear()
+    async with open_stream(PLAIN, user=await User.objects.acreate_user("ann"), application=site()) as stream:
+        await stream.next()
+        await eventually(lambda: gc.collect() >= 0 and made[0]() is None, "the request is gone")
+
+
+async def test_pages_and_snapshots_go_the_same_way(opened: Callable[..., Any]) -> None:
+    since = await acursor(PLAIN)
+    await apublish(PLAIN, 1)
+    async with opened(PLAIN, headers={"accept": "application/json"}, cursor=since) as page:
+        assert page.status == 200
+        assert [event["data"] for event in json.loads(await page.body())["events"]] == [1]
+    async with opened(PLAIN, headers={"accept": "text/html"}) as snapshot:
+        assert snapshot.status == 406, "nothing to show under this topic"
+
+
+async def test_atomic_requests_hold_no_transaction_while_the_view_works(
+    opened: Callable[..., Any], with_feed: Callable[[type[LiveFeed]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside: list[bool] = []
+
+    class Atomic(LiveFeed):
+        name = "atomic"
+
+        def has_view_permission(self, user: Any, topic: str) -> bool:
+            inside.append(connection.in_atomic_block)
+            return True
+
+    with_feed(Atomic)
+    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
+    async with opened("atomic") as stream:
+        await stream.next()
+    assert inside == [False]
+
+
+async def some_page(request: HttpRequest) -> HttpResponse:
+    """A view of the site's own."""
+    await asyncio.sleep(0)
+    return HttpResponse("a page of the site")
+
+
+urlpatterns = [
+    path("blog/livefeed/", some_page),
+    path("livefeed/", include("livefeed.urls")),
+]
+
+
+async def test_a_page_of_the_site_whose_url_ends_as_ours_does_is_answered_too(roster: Roster, settings: Any) -> None:
+    settings.ROOT_URLCONF = __name__
+    communicator: Any = ApplicationCommunicator(
+        site(), {"type": "http", "method": "GET", "path": "/blog/livefeed/", "headers": [], "query_string": b""}
+    )
+    await communicator.send_input({"type": "http.request", "body": b""})
+    start, body = [await communicator.receive_output(LIMIT) for _ in range(2)]
+    assert (start["status"], body["body"]) == (200, b"a page of the site")
+    await communicator.wait(LIMIT)
+
+
+# -- clients that leave -----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def finishing() -> Iterator[list[Any]]:
+    """Note for whom ``request_finished`` is sent."""
+    finished: list[Any] = []
+
+    def note(sender: Any, **kwargs: Any) -> None:
+        finished.append(sender)
+
+    request_finished.connect(note)
+    try:
+        yield finished
+    finally:
+        request_finished.disconnect(note)
+
+
+class Gate:
+    """A rule that answers when it is told to."""
+
+    def __init__(self, with_feed: Callable[[type[LiveFeed]], None]) -> None:
+        self.go, self.asked = threading.Event(), threading.Event()
+        gate = self
+
+        class Gated(LiveFeed):
+            name = "gated"
+
+            def has_view_permission(self, user: Any, topic: str) -> bool:
+                gate.asked.set()
+                return gate.go.wait(LIMIT)
+
+        with_feed(Gated)
+
+
+@pytest.fixture
+def gate(with_feed: Callable[[type[LiveFeed]], None]) -> Iterator[Gate]:
+    gate = Gate(with_feed)
+    yield gate
+    gate.go.set()
+
+
+async def test_a_client_that_leaves_while_a_rule_is_asked_leaves_nothing_behind(
+    roster: Roster, opened: Callable[..., Any], gate: Gate
+) -> None:
+    async def connect() -> None:
+        async with opened("gated") as stream:
+            await stream.next()
+
+    with finishing() as finished:
+        connecting = asyncio.ensure_future(connect())
+        await eventually(gate.asked.is_set, "the rule is asked")
+        connecting.cancel()
+        await asyncio.wait([connecting])
+        assert not finished, "its thread is still at it"
+        gate.go.set()
+        await eventually(lambda: finished, "the request is over")
+    assert len(roster) == 0
+    await eventually(no_lease, "no lease is left")
+
+
+async def test_one_rule_that_hangs_keeps_nobody_out_for_ever(
+    opened: Callable[..., Any], gate: Gate, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.LIVEFEED_CONNECTING = 1
+    monkeypatch.setattr(door_module, "LONGEST_STAY", 0.1)
+
+    async def connect() -> None:
+        async with opened("gated") as stream:
+            await stream.next()
+
+    connecting = asyncio.ensure_future(connect())
+    await eventually(gate.asked.is_set, "the rule is asked")
+    async with opened(PLAIN) as stream:
+        assert (await stream.next()).type == "livefeed-open"
+    gate.go.set()
+    await asyncio.wait_for(connecting, LIMIT)
+
+
+async def test_a_server_that_cancels_a_request_hears_of_it(roster: Roster) -> None:
+    """Only a client's leaving is no cancellation: what a server does to its tasks is its own business."""
+    scope = {
+        **{"type": "http", "method": "GET", "path": "/livefeed/", "query_string": b"topic=plain"},
+        "headers": [(b"accept", b"text/event-stream"), (b"host", b"testserver")],
+    }
+    sent: list[Any] = []
+    messages = iter([{"type": "http.request", "body": b""}])
+
+    async def receive() -> Any:
+        for message in messages:
+            return message
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    serving = asyncio.ensure_future(site()(scope, receive, send))
+    await eventually(lambda: len(sent) > 1, "the stream has begun")
+    with finishing() as finished:
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+        await eventually(lambda: finished, "the response is closed")
+    assert b"livefeed-closing" in sent[-1]["body"]
+    assert len(roster) == 0
