@@ -49,7 +49,7 @@ from ..models import StoredEvent, StoredTopic
 from ..transactions import short_statement, short_transaction
 from . import postgresql
 from .base import EMPTY, PAGE_BYTES, Head, History, Page, Retention, Row, fitting
-from .rows import event_of, insert, stored_moment
+from .rows import event_of, insert, portions, stored_moment
 
 logger = logging.getLogger("livefeed.history")
 
@@ -136,7 +136,8 @@ class DatabaseHistory(History):
             self.record(events)
             return self._number_under_lock(row)
         numbered = tuple(replace(event, seq=seq) for seq, event in enumerate(events, row.head + 1))
-        self._events.bulk_create([_row(event, numbered_at=Now()) for event in numbered], batch_size=BATCH)
+        for some in portions(numbered):
+            self._events.bulk_create([_row(event, numbered_at=Now()) for event in some])
         self._move(row, row.head + len(events))
         return [Stretch(topic, row.epoch, numbered)]
 

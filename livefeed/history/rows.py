@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
 from ..events import Event
+from .base import PAGE_BYTES, fitting
 
 #: Rows per statement: under SQLite's limit of 999 variables, with room.
 BATCH = 150
@@ -24,10 +25,18 @@ def insert(connection: BaseDatabaseWrapper, events: Sequence[Event]) -> None:
     """Write events, without numbers, in the transaction at hand."""
     sql = _INSERT.format(connection.ops.quote_name("livefeed_event"))
     with transaction.mark_for_rollback_on_error(using=connection.alias), connection.cursor() as cursor:
-        for start in range(0, len(events), BATCH):
-            some = events[start : start + BATCH]
+        for some in portions(events):
             params = [value for event in some for value in (event.topic, *values_of(connection, event))]
             cursor.execute(sql + ", ".join([_ROW] * len(some)), params)
+
+
+def portions(events: Sequence[Event]) -> Iterator[Sequence[Event]]:
+    """Cut events for statements of BATCH rows, and about PAGE_BYTES of data: MariaDB takes 16 MiB, quotes doubled."""
+    start = 0
+    while start < len(events):
+        count = fitting((event.size for event in events[start : start + BATCH]), PAGE_BYTES)
+        yield events[start : start + count]
+        start += count
 
 
 def values_of(connection: BaseDatabaseWrapper, event: Event) -> tuple[Any, ...]:
