@@ -65,7 +65,7 @@ class Account:
         self._debts: weakref.WeakSet[Debt] = weakref.WeakSet()
         self._unwritten: list[weakref.ref[Debt]] = []
         self._events = self._bytes = 0
-        self._ending = Ending(connection, write=self._write, discard=self._discard)
+        self._ending: Ending | None = None
 
     def owe(self, debt: Debt) -> None:
         """Settle a debt after the commit."""
@@ -83,8 +83,8 @@ class Account:
         # In a transaction that was begun by hand nobody may ever call commit().
         if self._events >= UNWRITTEN or self._bytes >= UNWRITTEN_BYTES or not self._connection.commit_on_exit:
             self._write()
-        else:
-            self._ending.watch()
+        elif self._ending is None or self._ending.over:
+            self._ending = Ending(self._connection, write=self._write, discard=self._discard)
 
     def _write(self) -> None:
         if events := self._taken():

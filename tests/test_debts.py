@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -17,9 +18,11 @@ from django.db import (
     connections,
     transaction,
 )
-from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Value
+from django.db.models.functions import Concat
 
 from livefeed import debts, publish
+from livefeed.commits import Ending
 from livefeed.history.database import DatabaseHistory
 from livefeed.models import StoredEvent
 from livefeed.testing import capture_events
@@ -151,6 +154,79 @@ def test_a_transaction_whose_connection_is_lost_publishes_nothing() -> None:
     assert texts() == [1]
 
 
+@pytest.mark.parametrize("begin", ["{}", "/* mine */ {}", "SELECT 1; {}"])
+def test_savepoints_in_raw_sql_undo_what_was_published_since_and_nothing_else(begin: str) -> None:
+    if connection.vendor != "postgresql":
+        begin = begin.replace("SELECT 1; ", "  ")  # they take one statement at a time
+    with transaction.atomic(), connection.cursor() as cursor:
+        publish("build", 1)
+        cursor.execute(begin.format("SAVEPOINT mine"))
+        publish("build", "phantom")
+        cursor.execute(begin.format("ROLLBACK TO SAVEPOINT mine"))
+        publish("build", 2)
+    assert texts() == [1, 2]
+
+
+def test_a_rollback_that_is_refused_undoes_nothing() -> None:
+    with transaction.atomic():
+        publish("build", 1)
+        with pytest.raises(transaction.TransactionManagementError):
+            transaction.rollback()
+    assert texts() == [1]
+
+
+def fails_and_takes_the_transaction_along(mine: Author, other: Author) -> None:
+    """Be rolled back by the database itself, which Django does not notice."""
+    if connection.vendor == "mysql":
+        held = threading.Barrier(2)
+        thread = threading.Thread(target=win_a_deadlock, args=(mine, other, held))
+        thread.start()
+        held.wait(60)
+        try:
+            list(Author.objects.select_for_update().filter(pk=other.pk))
+        finally:
+            thread.join(60)
+    else:
+        conflict = "OR ROLLBACK" if connection.vendor == "sqlite" else ""
+        with connection.cursor() as cursor:
+            cursor.execute(f"INSERT {conflict} INTO testapp_author (id, name) VALUES (%s, %s)", [other.pk, "Twin"])
+
+
+def win_a_deadlock(theirs: Author, mine: Author, held: threading.Barrier) -> None:
+    with transaction.atomic():
+        for _ in range(20):  # InnoDB rolls back who has changed less
+            Author.objects.filter(pk=mine.pk).update(name=Concat("name", Value("!")))
+            Author.objects.create(name="Ballast").delete()
+        held.wait(60)
+        Author.objects.filter(pk=theirs.pk).update(name="theirs")
+    connection.close()
+
+
+def test_what_the_database_rolls_back_by_itself_is_not_published_by_who_goes_on() -> None:
+    mine, other = (Author.objects.create(name=name) for name in ("Ada", "Grace"))
+    # On PostgreSQL nobody goes on: it takes no further statement.
+    with suppress(DatabaseError), transaction.atomic():
+        Author.objects.filter(pk=mine.pk).update(name="mine")
+        publish("build", "phantom")
+        with pytest.raises(DatabaseError):
+            fails_and_takes_the_transaction_along(mine, other)
+        publish("build", 1)
+    assert not Author.objects.filter(name="mine")
+    assert texts() == ([] if connection.vendor == "postgresql" else [1])
+
+
+def test_what_a_closed_connection_left_is_published_by_none_even_if_somebody_holds_its_callbacks() -> None:
+    kept: list[Any] = []
+    with suppress(DatabaseError, InterfaceError), transaction.atomic():
+        publish("build", "phantom")
+        kept += connection.run_on_commit
+        connection.close()
+    with transaction.atomic():
+        publish("build", 1)
+    assert kept
+    assert texts() == [1]
+
+
 # -- what goes wrong --------------------------------------------------------------------------------------------------
 
 
@@ -220,9 +296,7 @@ def test_a_transaction_that_is_broken_writes_nothing_and_publishes_nothing() -> 
 @pytest.fixture
 def untold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commits that nobody is told of before."""
-    mine = connections["default"]
-    debts._account(mine)
-    monkeypatch.setattr(mine, "commit", lambda: BaseDatabaseWrapper.commit(mine))
+    monkeypatch.setattr(Ending, "_commit", lambda self: self._replaced["commit"][1]())
 
 
 @pytest.mark.usefixtures("untold")
@@ -266,6 +340,38 @@ def test_a_site_s_own_wrappers_stay_as_they_are() -> None:
         assert pass_on not in connection.execute_wrappers
     assert connection.execute_wrappers == []
     assert texts() == [1]
+
+
+def test_a_site_that_sets_its_wrappers_anew_is_no_reason_to_fail() -> None:
+    with transaction.atomic():
+        publish("build", 1)
+        connection.execute_wrappers = []
+    assert texts() == [1]
+
+
+def test_nothing_of_ours_stays_on_a_connection_and_what_a_site_put_there_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    attributes = vars(connections["default"])
+    calls: list[str] = []
+
+    def noted() -> None:
+        calls.append("noted")
+        commit()
+
+    def work() -> None:
+        with transaction.atomic():
+            publish("build", 1)
+
+    with transaction.atomic():
+        publish("build", 1)
+        commit, connection.commit = connection.commit, noted  # type: ignore[method-assign]
+    work()
+    assert calls
+    assert attributes["commit"] is noted
+    del attributes["commit"]  # and with it what stands below
+    with failing(monkeypatch, OperationalError("no room")), pytest.raises(OperationalError):
+        work()  # told before its commit all the same
+    assert not {"commit", "rollback", "close"} & attributes.keys()
+    assert texts() == [1, 1]
 
 
 @pytest.mark.django_db
