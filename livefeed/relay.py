@@ -30,6 +30,9 @@ logger = logging.getLogger("livefeed.publishing")
 
 #: Seconds without anything to do after which the thread ends and gives its database connection back.
 IDLE = 10.0
+#: Topics that wait at most. Each is a statement or a few for the one thread: where writers name more of them than it
+#: numbers they number their own, which holds them up, and nobody waits for long.
+MOST = 100
 #: Seconds that a process which ends gives the last numbering.
 LAST_WORDS = 2.0
 
@@ -47,9 +50,9 @@ class Relay:
     # -- the writers' side ------------------------------------------------------------------------------------------
 
     def take(self, topics: Collection[str]) -> bool:
-        """Have these topics numbered soon; return whether there is a thread for that. Callable in any thread."""
+        """Have these topics numbered soon; return whether there is room, and a thread for that. In any thread."""
         with self._changed:
-            if self._thread is None and not self._start():
+            if len(self._topics) >= MOST or (self._thread is None and not self._start()):
                 return False
             self._topics.update(topics)
             if self._waits:
@@ -77,10 +80,20 @@ class Relay:
     # -- the thread's side ------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while topics := self._next():
-            _number_or_reconnect(topics)
-            self._rest()
-        connections.close_all()
+        try:
+            while topics := self._next():
+                _number_or_reconnect(topics)
+                _give_back_what_is_shared()
+                self._rest()
+            connections.close_all()
+        finally:
+            self._is_over(threading.current_thread())
+
+    def _is_over(self, thread: threading.Thread) -> None:
+        """Have the next commit begin another thread, whatever ended this one."""
+        with self._changed:
+            if self._thread is thread:
+                self._thread = None
 
     def _next(self) -> set[str]:
         """Wait for something to do and return it; nothing when the thread has to end."""
@@ -99,6 +112,13 @@ class Relay:
         with self._changed:
             if not self._hurry:
                 self._changed.wait(settings.RELAY_PAUSE)
+
+
+def _give_back_what_is_shared() -> None:
+    """Leave a connection that comes from a pool to the other threads: they may wait for it, if that is small."""
+    for connection in connections.all(initialized_only=True):
+        if connection.settings_dict["OPTIONS"].get("pool"):
+            connection.close()
 
 
 def number(topics: Collection[str]) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from livefeed import relay
 from livefeed.announcing import announce
@@ -20,6 +21,7 @@ from livefeed.relay import Relay, number_soon, serves
 from .processes import poll, run
 
 LIMIT = 30
+RELAY = "livefeed-relay"
 
 
 class Books(MemoryHistory):
@@ -32,11 +34,14 @@ class Books(MemoryHistory):
         self.numbered: list[list[str]] = []
         self.threads: list[threading.Thread] = []
         self.asked = threading.Semaphore(0)
-        self.errors: list[Exception] = []
+        self.errors: list[BaseException] = []
+        self.uses = ""
 
     def number(self, topics: Iterable[str]) -> list[Stretch]:
         self.numbered.append(sorted(topics))
         self.threads.append(threading.current_thread())
+        if self.uses:
+            assert connections[self.uses]
         self.asked.release()
         if self.errors:
             raise self.errors.pop(0)
@@ -79,7 +84,7 @@ def test_what_a_commit_left_is_numbered_and_announced_at_once_in_a_thread_of_its
     number_soon({"build", "news"})
     assert books.asked.acquire(timeout=LIMIT)
     assert books.numbered == [["build", "news"]]
-    assert books.threads[0].name == "livefeed-relay"
+    assert books.threads[0].name == RELAY
     assert books.threads[0].daemon
     working_relay.flush(LIMIT)
     assert sorted(announced) == ["build", "news"]
@@ -179,6 +184,47 @@ def test_without_a_pause_or_where_the_history_wants_it_whoever_committed_numbers
     assert not serves()
     number_soon({"build"})
     assert books.threads == [threading.current_thread()]
+
+
+def test_where_more_topics_wait_than_it_numbers_whoever_committed_numbers(
+    books: Books, working_relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "MOST", 3)
+    number_soon({"first"})
+    assert books.asked.acquire(timeout=LIMIT)  # and now it rests
+    for number in range(5):
+        number_soon({f"topic:{number}"})
+    working_relay.flush(LIMIT)
+    mine = [topics for topics, thread in zip(books.numbered, books.threads, strict=True) if thread.name != RELAY]
+    assert mine == [["topic:3"], ["topic:4"]]
+    assert books.numbered[-1] == ["topic:0", "topic:1", "topic:2"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_somebody_ends_is_followed_by_another_one(books: Books, working_relay: Relay) -> None:
+    books.errors = [KeyboardInterrupt()]
+    number_soon({"one"})
+    assert books.asked.acquire(timeout=LIMIT)
+    books.threads[0].join(LIMIT)
+    number_soon({"two"})
+    assert books.asked.acquire(timeout=LIMIT)
+    assert books.threads[1].name == RELAY
+    assert books.numbered == [["one"], ["two"]]
+
+
+@pytest.mark.parametrize("pool", [True, False])
+def test_a_connection_that_comes_from_a_pool_is_given_back_after_each_numbering(
+    books: Books, working_relay: Relay, monkeypatch: pytest.MonkeyPatch, pool: bool
+) -> None:
+    closed: list[str] = []
+    monkeypatch.setitem(connections["default"].settings_dict["OPTIONS"], "pool", pool)
+    monkeypatch.setattr(BaseDatabaseWrapper, "close", lambda self: closed.append(threading.current_thread().name))
+    monkeypatch.setattr(Relay, "_rest", lambda self: rests.release())
+    rests = threading.Semaphore(0)
+    books.uses = "default"
+    number_soon({"build"})
+    assert rests.acquire(timeout=LIMIT)
+    assert closed == ([RELAY] if pool else [])
 
 
 FORK = """
