@@ -177,6 +177,13 @@ def _check_backends() -> Iterator[CheckMessage]:
             hint=f"Use one of {sorted(connections.settings)}.",
             id="livefeed.E012",
         )
+    elif not connections[settings.DATABASE].settings_dict["AUTOCOMMIT"]:
+        yield Error(
+            f"DATABASES[{settings.DATABASE!r}] has AUTOCOMMIT = False: nobody hears of a commit, and what livefeed "
+            "numbers by itself is not committed.",
+            hint="Leave AUTOCOMMIT out, and use transaction.atomic() or ATOMIC_REQUESTS.",
+            id="livefeed.E042",
+        )
     if settings.PREFIX and not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", settings.PREFIX):
         yield Error(
             f"LIVEFEED_PREFIX is {settings.PREFIX!r}.",

@@ -12,6 +12,7 @@ from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.core import checks
 from django.core.checks import CheckMessage
 from django.core.management import call_command
+from django.db import connections
 from django.http import HttpResponse
 
 from livefeed import LiveFeed
@@ -207,6 +208,11 @@ def test_every_column_may_be_named_at_once(with_feed: Callable[[type[LiveFeed]],
 
     with_feed(Everything)
     assert ids() == ["livefeed.W030"]
+
+
+def test_e042_a_database_that_does_not_commit_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(connections["default"].settings_dict, "AUTOCOMMIT", False)
+    assert "DATABASES['default']" in about("E042").msg
 
 
 def test_w030_a_feed_on_another_database_than_its_history() -> None:
