@@ -31,7 +31,7 @@ logger = logging.getLogger("livefeed.publishing")
 #: Seconds without anything to do after which the thread ends and gives its database connection back.
 IDLE = 10.0
 #: Topics that wait at most. Each is a statement or a few for the one thread: where writers name more of them than it
-#: numbers they number their own, which holds them up, and nobody waits for long.
+#: numbers, or one transaction does, they number their own, which holds them up, and nobody else waits for long.
 MOST = 100
 #: Seconds that a process which ends gives the last numbering.
 LAST_WORDS = 2.0
@@ -52,7 +52,7 @@ class Relay:
     def take(self, topics: Collection[str]) -> bool:
         """Have these topics numbered soon; return whether there is room, and a thread for that. In any thread."""
         with self._changed:
-            if len(self._topics) >= MOST or (self._thread is None and not self._start()):
+            if len(self._topics) + len(topics) > MOST or (self._thread is None and not self._start()):
                 return False
             self._topics.update(topics)
             if self._waits:

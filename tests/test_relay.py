@@ -194,9 +194,10 @@ def test_where_more_topics_wait_than_it_numbers_whoever_committed_numbers(
     assert books.asked.acquire(timeout=LIMIT)  # and now it rests
     for number in range(5):
         number_soon({f"topic:{number}"})
+    number_soon({"four", "at", "a", "time"})
     working_relay.flush(LIMIT)
     mine = [topics for topics, thread in zip(books.numbered, books.threads, strict=True) if thread.name != RELAY]
-    assert mine == [["topic:3"], ["topic:4"]]
+    assert mine == [["topic:3"], ["topic:4"], ["a", "at", "four", "time"]]
     assert books.numbered[-1] == ["topic:0", "topic:1", "topic:2"]
 
 
