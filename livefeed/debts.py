@@ -80,11 +80,15 @@ class Account:
         self._unwritten.append(weakref.ref(debt))
         self._events += len(events)
         self._bytes += sum(event.size for event in events)
-        # In a transaction that was begun by hand nobody may ever call commit().
-        if self._events >= UNWRITTEN or self._bytes >= UNWRITTEN_BYTES or not self._connection.commit_on_exit:
+        if self._events >= UNWRITTEN or self._bytes >= UNWRITTEN_BYTES or not self._is_told_of_its_end():
             self._write()
         elif self._ending is None or self._ending.over:
             self._ending = Ending(self._connection, write=self._write, discard=self._discard)
+
+    def _is_told_of_its_end(self) -> bool:
+        # In a transaction that was begun by hand nobody may ever call commit(), and of one whose connection was closed
+        # nothing is left: there the insert fails, as any other statement does.
+        return self._connection.commit_on_exit and not self._connection.closed_in_transaction
 
     def _write(self) -> None:
         if events := self._taken():

@@ -227,6 +227,16 @@ def test_what_a_closed_connection_left_is_published_by_none_even_if_somebody_hol
     assert texts() == [1]
 
 
+def test_behind_a_connection_that_was_closed_publishing_fails_as_any_statement_does() -> None:
+    with transaction.atomic():
+        connection.close()
+        with pytest.raises(DatabaseError):
+            publish("build", "phantom")
+    with transaction.atomic():
+        publish("build", 1)
+    assert texts() == [1]
+
+
 # -- what goes wrong --------------------------------------------------------------------------------------------------
 
 
