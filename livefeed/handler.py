@@ -23,6 +23,7 @@ from django.utils.module_loading import import_string
 
 from .streams import EventStreamResponse
 from .threads import Threads, kept_connections
+from .views import blocking_stream, stream
 from .visits import VISIT, Visit
 
 Message = MutableMapping[str, Any]
@@ -47,8 +48,8 @@ class StreamHandler(ASGIHandler):
         super().load_middleware(is_async=False)
 
     def make_view_atomic(self, view: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a view as it is to be called: ours in its blocking form."""
-        made: Callable[..., Any] = super().make_view_atomic(getattr(view, "blocking", view))
+        """Return a view as it is to be called: ours in its blocking form, but not where a project has decorated it."""
+        made: Callable[..., Any] = super().make_view_atomic(blocking_stream if view is stream else view)
         return made
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]
@@ -76,10 +77,8 @@ class StreamHandler(ASGIHandler):
     async def _ask(self, scope: Scope, body: IO[bytes]) -> HttpResponseBase:
         with Visit() as visit:
             scope[VISIT] = visit
-            try:
-                response: HttpResponseBase = await _in_thread(self._answering, self._answer, scope, body, visit)
-            finally:
-                del scope[VISIT]  # as long as a stream lasts, nothing is held that is not needed
+            response: HttpResponseBase = await _in_thread(self._answering, self._answer, scope, body, visit)
+            del scope[VISIT]  # as long as a stream lasts, nothing is held that is not needed
         return response
 
     def _answer(self, scope: Scope, body: IO[bytes], visit: Visit) -> HttpResponseBase:

@@ -68,14 +68,13 @@ def respond(request: HttpRequest, visit: Visit) -> HttpResponseBase:
     return response
 
 
-def _blocking(request: HttpRequest) -> HttpResponseBase:
+def blocking_stream(request: HttpRequest) -> HttpResponseBase:
+    """Do what :func:`stream` does, for a handler that is in a thread anyway and has begun the visit."""
     return respond(request, request.scope[VISIT])  # type: ignore[attr-defined]
 
 
 # ATOMIC_REQUESTS would refuse an async view, and hold a transaction as long as the stream lasts.
-stream._non_atomic_requests = _blocking._non_atomic_requests = set(connections)  # type: ignore[attr-defined]
-#: What a handler calls that runs in a thread anyway.
-stream.blocking = _blocking  # type: ignore[attr-defined]
+stream._non_atomic_requests = blocking_stream._non_atomic_requests = set(connections)  # type: ignore[attr-defined]
 
 
 def _respond(request: HttpRequest, visit: Visit) -> HttpResponseBase:

@@ -6,10 +6,12 @@ import asyncio
 import contextvars
 import gc
 import json
+import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -378,6 +380,37 @@ async def test_a_page_of_the_site_whose_url_ends_as_ours_does_is_answered_too(ro
     await communicator.wait(LIMIT)
 
 
+let_in: list[str] = []
+
+
+def members_only(view: Callable[[HttpRequest], Awaitable[Any]]) -> Callable[[HttpRequest], Awaitable[Any]]:
+    """A decorator as Django's own are: it hands on all that the view has."""
+
+    @wraps(view)
+    async def asks_first(request: HttpRequest) -> Any:
+        if not request.GET.get("member"):
+            return HttpResponse("members only", status=403)
+        let_in.append(request.path)
+        return await view(request)
+
+    return asks_first
+
+
+async def test_a_view_that_a_project_has_decorated_is_not_called_without(
+    roster: Roster, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decorated = [path("", members_only(stream_view), name="stream")]
+    monkeypatch.setattr(sys.modules[__name__], "urlpatterns", [path("livefeed/", include((decorated, "livefeed")))])
+    settings.ROOT_URLCONF = __name__
+    application = site()
+    async with open_stream(PLAIN, application=application) as refused:
+        assert refused.status == 403
+    async with open_stream(PLAIN, query=[("member", "1")], application=application) as stream:
+        assert (await stream.next()).type == "livefeed-open"
+    assert let_in == ["/livefeed/"]
+    await eventually(lambda: len(roster) == 0, "the stream is gone")
+
+
 # -- clients that leave -----------------------------------------------------------------------------------------------
 
 
@@ -437,6 +470,38 @@ async def test_a_client_that_leaves_while_a_rule_is_asked_leaves_nothing_behind(
         await eventually(lambda: finished, "the request is over")
     assert len(roster) == 0
     await eventually(no_lease, "no lease is left")
+
+
+class Waits(Outer):
+    """A middleware that takes its time."""
+
+    asked, go = threading.Event(), threading.Event()
+
+    def __call__(self, request: Any) -> Any:
+        self.asked.set()
+        self.go.wait(LIMIT)
+        return self._get_response(request)
+
+
+async def test_a_client_that_leaves_while_a_middleware_works_is_no_error(
+    roster: Roster, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.Waits"]
+    application = site()
+
+    async def connect() -> None:
+        async with open_stream(PLAIN, application=application) as stream:
+            await stream.next()
+
+    with finishing() as finished:
+        connecting = asyncio.ensure_future(connect())
+        await eventually(Waits.asked.is_set, "the middleware works")
+        connecting.cancel()
+        await asyncio.wait([connecting])
+        Waits.go.set()
+        await eventually(lambda: finished, "the request is over")
+    assert not caplog.records, caplog.text
+    assert len(roster) == 0
 
 
 async def test_one_rule_that_hangs_keeps_nobody_out_for_ever(
