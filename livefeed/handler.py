@@ -9,14 +9,16 @@ live on for some seconds, with their connections.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import IO, Any
 
 from asgiref.sync import SyncToAsync
 from django.conf import settings as django_settings
 from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest, get_script_prefix
-from django.core.signals import request_started
+from django.core.signals import request_finished, request_started
 from django.http.response import HttpResponseBadRequest, HttpResponseBase
 from django.urls import set_script_prefix
 from django.utils.module_loading import import_string
@@ -30,6 +32,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Scope = MutableMapping[str, Any]
+
+#: The response to a request, for whoever closes it.
+Answers = deque[HttpResponseBase]
 
 #: Threads in which responses are closed: at a server's end thousands of them are, in one moment.
 CLOSING = 2
@@ -58,45 +63,54 @@ class StreamHandler(ASGIHandler):
             body = await self.read_body(receive)
         except RequestAborted:
             return
-        response: HttpResponseBase | None = None
+        answers: Answers = deque(maxlen=1)
         leaving = _Leaving(asyncio.current_task())
         listening = asyncio.ensure_future(self.listen_for_disconnect(receive))
         listening.add_done_callback(leaving)
         try:
-            response = await self._ask(scope, body)
-            await self.send_response(response, send)  # type: ignore[arg-type]
+            response = await self._ask(scope, body, answers)
+            if not leaving.took_place():  # a rule of the site's may have caught what was to end it
+                await self.send_response(response, send)  # type: ignore[arg-type]
         except asyncio.CancelledError:
             if not leaving.took_place():
                 raise
         finally:
-            listening.remove_done_callback(leaving)
+            leaving.is_over()
             listening.cancel()
-            if response is not None:
-                await asyncio.shield(_in_thread(self._closing, _close, response))
+            if answers:
+                await asyncio.shield(_in_thread(self._closing, _close, answers))
 
-    async def _ask(self, scope: Scope, body: IO[bytes]) -> HttpResponseBase:
+    async def _ask(self, scope: Scope, body: IO[bytes], answers: Answers) -> HttpResponseBase:
         with Visit() as visit:
             scope[VISIT] = visit
-            response: HttpResponseBase = await _in_thread(self._answering, self._answer, scope, body, visit)
+            response: HttpResponseBase = await _in_thread(self._answering, self._answer, scope, body, visit, answers)
             del scope[VISIT]  # as long as a stream lasts, nothing is held that is not needed
         return response
 
-    def _answer(self, scope: Scope, body: IO[bytes], visit: Visit) -> HttpResponseBase:
+    def _answer(self, scope: Scope, body: IO[bytes], visit: Visit, answers: Answers) -> HttpResponseBase:
         with kept_connections():
             set_script_prefix(get_script_prefix(scope))
             request_started.send(sender=ASGIHandler, scope=scope)
-            response: HttpResponseBase
-            request, refusal = self.create_request(scope, body)
-            if request is None:
+            try:
+                response = self._respond(scope, body)
+            except asyncio.CancelledError:  # what a rule awaited was broken off
                 body.close()
-                response = refusal or HttpResponseBadRequest()
-            else:
-                response = self.get_response(request)
-                _let_go(request, response)
+                request_finished.send(sender=ASGIHandler)
+                raise
             response._handler_class = ASGIHandler  # type: ignore[attr-defined]
-            if visit.is_broken_off:  # nobody waits for it
-                response.close()
-            return response
+            answers.append(response)
+        if visit.is_broken_off:  # nobody waits for it
+            _close(answers)
+        return response
+
+    def _respond(self, scope: Scope, body: IO[bytes]) -> HttpResponseBase:
+        request, refusal = self.create_request(scope, body)
+        if request is None:
+            body.close()
+            return refusal or HttpResponseBadRequest()
+        response: HttpResponseBase = self.get_response(request)
+        _let_go(request, response)
+        return response
 
 
 class _Leaving:
@@ -116,6 +130,10 @@ class _Leaving:
         """Tell whether that is all that the sending was cancelled for."""
         return self._told and self._sending is not None and not self._sending.uncancel()
 
+    def is_over(self) -> None:
+        """Cancel nothing any more, also where it is known already that the client has left."""
+        self._sending = None
+
 
 def _let_go(request: ASGIRequest, response: HttpResponseBase) -> None:
     """Don't keep a request, some kilobytes with its session and user, as long as its stream lasts.
@@ -128,9 +146,10 @@ def _let_go(request: ASGIRequest, response: HttpResponseBase) -> None:
         request.close()
 
 
-def _close(response: HttpResponseBase) -> None:
-    with kept_connections():
-        response.close()
+def _close(answers: Answers) -> None:
+    """Close a response, if nobody else did: when its client leaves, its thread may just be done with it."""
+    with kept_connections(), suppress(IndexError):
+        answers.pop().close()
 
 
 async def _in_thread(threads: Threads, job: Callable[..., Any], *args: Any) -> Any:

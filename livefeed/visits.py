@@ -32,6 +32,7 @@ class Visit:
         self._loop = asyncio.get_running_loop()
         self._roster = get_roster()
         self._opening: Future[EventStream] | None = None
+        self._stream: EventStream | None = None
         self.is_broken_off = False
 
     def open(self, viewer: Viewer, client: str, granted: Grant, cursor: Cursor | None, *, garbage: bool) -> EventStream:
@@ -41,7 +42,7 @@ class Visit:
         """
         if self.is_broken_off:
             raise BrokenOff
-        opening = self._roster.open(viewer, client, granted, cursor, garbage=garbage)
+        opening = self._open(self._roster.open(viewer, client, granted, cursor, garbage=garbage))
         try:
             self._opening = self._begin(opening)
             if self.is_broken_off:
@@ -49,6 +50,13 @@ class Visit:
             return self._opening.result()
         except CancelledError:
             raise BrokenOff from None
+
+    async def _open(self, opening: Coroutine[Any, Any, EventStream]) -> EventStream:
+        """Note a stream on the loop: between there and the thread it would be nobody's if the block is broken off."""
+        self._stream = stream = await opening
+        if self.is_broken_off:
+            stream.drop()
+        return stream
 
     def _begin(self, opening: Coroutine[Any, Any, EventStream]) -> Future[EventStream]:
         """Start a coroutine on the loop, in a context of its own: the request's has a thread, and that waits here."""
@@ -65,6 +73,7 @@ class Visit:
         if error is None:
             return
         self.is_broken_off = True
-        opening = self._opening
-        if opening is not None and not opening.cancel() and opening.exception() is None:
-            opening.result().drop()  # nobody will ever read it
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._stream is not None:
+            self._stream.drop()  # nobody will ever read it

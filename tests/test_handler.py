@@ -522,6 +522,101 @@ async def test_one_rule_that_hangs_keeps_nobody_out_for_ever(
     await asyncio.wait_for(connecting, LIMIT)
 
 
+class Visitor:
+    """A client as a server sees it: what is sent to it, and that it leaves."""
+
+    def __init__(self, topic: str) -> None:
+        self.sent: list[Any] = []
+        self._scope = {
+            **{"type": "http", "method": "GET", "path": "/livefeed/", "query_string": f"topic={topic}".encode()},
+            "headers": [(b"accept", b"text/event-stream"), (b"host", b"testserver")],
+        }
+        self._told: asyncio.Queue[Any] = asyncio.Queue()
+        self._told.put_nowait({"type": "http.request", "body": b""})
+
+    def comes(self) -> asyncio.Task[None]:
+        return asyncio.get_running_loop().create_task(site()(self._scope, self._told.get, self._send))
+
+    def leaves(self) -> None:
+        self._told.put_nowait({"type": "http.disconnect"})
+
+    async def _send(self, message: Any) -> None:
+        self.sent.append(message)
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_whoever_leaves_in_the_moment_in_which_their_stream_opens_leaves_nothing_behind(
+    roster: Roster, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    visitor, opens = Visitor(PLAIN), roster.open
+
+    async def open_late(*args: Any, **rest: Any) -> Any:
+        stream = await opens(*args, **rest)
+        visitor.leaves()
+        try:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            stream.drop()
+            raise
+        return stream
+
+    monkeypatch.setattr(roster, "open", open_late)
+    with finishing() as finished:
+        await asyncio.wait_for(visitor.comes(), LIMIT)
+        await eventually(lambda: finished, "the response is closed")
+    assert len(finished) == 1
+    await eventually(lambda: len(roster) == 0, "the stream is gone")
+    await eventually(no_lease, "no lease is left")
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+async def test_an_awaited_rule_whose_client_left_is_the_end_of_it_even_if_it_goes_on(
+    roster: Roster, with_feed: Callable[[type[LiveFeed]], None], caplog: pytest.LogCaptureFixture, stubborn: bool
+) -> None:
+    asked = asyncio.Event()
+
+    class Patient(LiveFeed):
+        name = "patient"
+
+        async def has_view_permission(self, user: Any, topic: str) -> bool:
+            asked.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if not stubborn:
+                    raise
+            return True
+
+    with_feed(Patient)
+    visitor = Visitor("patient")
+    with finishing() as finished:
+        serving = visitor.comes()
+        await asked.wait()
+        visitor.leaves()
+        await asyncio.wait_for(serving, LIMIT)
+        await eventually(lambda: finished, "the request is over")
+    assert (len(finished), visitor.sent, caplog.records) == (1, [], [])
+    await eventually(lambda: len(roster) == 0, "no stream is left")
+
+
+async def test_who_leaves_while_the_answer_is_sent_cancels_nothing_behind_it(roster: Roster) -> None:
+    """The news comes when all is said, and only the response has to be closed."""
+
+    class Hasty(Visitor):
+        async def _send(self, message: Any) -> None:
+            await super()._send(message)
+            if message["type"] == "http.response.start":
+                self.leaves()
+                await asyncio.sleep(0)
+
+    visitor = Hasty("nothing")
+    with finishing() as finished:
+        await asyncio.wait_for(visitor.comes(), LIMIT)
+    assert len(finished) == 1
+    assert [message["type"] for message in visitor.sent] == ["http.response.start", "http.response.body"]
+
+
 async def test_a_server_that_cancels_a_request_hears_of_it(roster: Roster) -> None:
     """Only a client's leaving is no cancellation: what a server does to its tasks is its own business."""
     scope = {
