@@ -23,15 +23,13 @@ REASONS = {
     "CPU per delivery, one event at a time": """
 Half of a delivery is the kernel's, and the same for all; of the rest, uvicorn's own `send` takes the larger part.""",
     "a transaction with one save()": """
-One statement more inside it, and a commit of its own that gives the event its number: that keeps writers from waiting
-for each other and events from being lost ([how the history orders](guarantees.md)). Where it is too dear,
-`RedisHistory` appends after the commit instead ([histories](histories.md)).""",
+One insert more, just before the commit; and the threads that number and send take the interpreter from the writer
+meanwhile. Where it is too dear, `RedisHistory` appends after the commit instead ([histories](histories.md)).""",
     "a save() in autocommit": """
-The row is read again under its lock, and written, numbered and committed in a transaction of its own: in autocommit
-Django has committed the row before anybody is told.""",
+The row is read again under its lock, in a transaction of its own: in autocommit Django has committed the row before
+anybody is told.""",
     "1,000 saves in one transaction": """
-Each is one insert more; the numbering is one for all. To gather them until the commit would need a hook before it, and
-Django has none.""",
+Each event is built, checked and encoded, though all of them are written together.""",
     "signed-in users who connect": """
 The session, the user and the rights are asked for as by every Django view, and a lease is taken besides (limits over
 all processes); Django's middleware makes a thread and a database connection for each request before any view is

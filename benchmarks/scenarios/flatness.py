@@ -88,7 +88,7 @@ SHOWN_ONLY = (ALL,)
 def processes(bench: Bench, count: int) -> Costs:
     """Events on one topic that is read in several processes: what one of them does for it, and what all do."""
     with several(bench, count) as (servers, publisher):
-        events, first, others = bench.amount(500, 200), servers[0].process, [each.process for each in servers[1:]]
+        events, first, others = bench.amount(300, 200), servers[0].process, [each.process for each in servers[1:]]
         publisher.ask(f"50 0 200 {SCRATCH / 'commits'} news")
         together = per_event([server.process for server in servers], publisher, events, "news", rate=100)
         for other in others:

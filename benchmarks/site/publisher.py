@@ -3,7 +3,7 @@
 ``python -m benchmarks.site.publisher``, then a line per job on stdin: ``COUNT RATE BYTES FILE TOPIC…``. Events 1 to
 COUNT are published at RATE per second (0: without a pause) on the topics in turn. FILE gets the moment at which each
 commit was over, in nanoseconds of CLOCK_MONOTONIC, as unsigned 64-bit numbers. Each job is answered with the seconds
-it took; ``cursor TOPIC`` is answered with the topic's cursor.
+it took, when all of it is on its way; ``cursor TOPIC`` is answered with the topic's cursor.
 """
 
 import os
@@ -18,6 +18,10 @@ def main() -> None:
     """Do the jobs that come on stdin."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.site.settings")
     django.setup()
+    from django.conf import settings
+
+    from benchmarks.site.settling import settle
+
     publish = publisher()
     print("ready", flush=True)
     for line in sys.stdin:
@@ -29,9 +33,12 @@ def main() -> None:
         count, rate, size, path, *topics = line.split()
         began = time.monotonic()
         moments = run(publish, int(count), float(rate), int(size), topics)
+        seconds = time.monotonic() - began
         with open(path, "wb") as file:
             moments.tofile(file)
-        print(f"{time.monotonic() - began:.6f}", flush=True)
+        if settings.KIND == "livefeed":
+            settle(set(topics))
+        print(f"{seconds:.6f}", flush=True)
 
 
 def publisher():
