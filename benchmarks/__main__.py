@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import shlex
 import sys
 import time
 import traceback
@@ -39,16 +38,26 @@ def main() -> None:
 
     environment.allow_files()
     results = report.kept(arguments.output) if arguments.add else {}
-    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
     with services() as running:
         bench = Bench(running, arguments.quick, arguments.repeats or (1 if arguments.quick else 3))
         for name in arguments.only or SCENARIOS:
             results[name] = measured(name, bench)
-            page = report.write(list(results.values()), arguments.output, command)
+            in_order = [results[name] for name in SCENARIOS if name in results]
+            page = report.write(in_order, arguments.output, command(arguments))
     print(page.read_text())
     print(f"Written to {arguments.output}.")
     if failed := [result.name for result in results.values() if result.failure]:
         sys.exit(f"Failed: {', '.join(failed)}.")
+
+
+def command(arguments: argparse.Namespace) -> str:
+    """Return what to say for a run like this one; what was added to an earlier one is a part of that."""
+    words = [
+        *(["--quick"] if arguments.quick else []),
+        *(["--repeats", str(arguments.repeats)] if arguments.repeats else []),
+        *(["--only", *arguments.only] if arguments.only and not arguments.add else []),
+    ]
+    return f'make bench ARGS="{" ".join(words)}"' if words else "make bench"
 
 
 def measured(name: str, bench: Bench) -> Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -19,6 +20,10 @@ from tests.processes import accepts
 
 #: Topics of each reader, where there are so many.
 TOPICS_EACH = 50
+#: Events per second: one at a time, so that none of the work is shared by several of them.
+RATE = 100
+#: Seconds until what came before is done with.
+SETTLED = 2.0
 #: Topics that events are published on in turn, of however many there are.
 IN_TURN = 300
 #: How much dearer is still flat: what repeats of the same differ by on a machine that others use too.
@@ -77,7 +82,7 @@ def topics(bench: Bench, count: int) -> Costs:
             load.open(count // each, at_once=8)
             in_turn = " ".join(names[:IN_TURN])
             publisher.ask(f"{2 * IN_TURN} 0 200 {SCRATCH / 'commits'} {in_turn}")  # a topic's first event makes it
-            return per_event([server.process], publisher, bench.amount(600, 300), in_turn)
+            return per_event([server.process], publisher, bench.amount(300, 200), in_turn)
 
 
 ONE, ALL = "one server, while the others are stopped", "each server, all at once on one core"
@@ -90,10 +95,10 @@ def processes(bench: Bench, count: int) -> Costs:
     with several(bench, count) as (servers, publisher):
         events, first, others = bench.amount(300, 200), servers[0].process, [each.process for each in servers[1:]]
         publisher.ask(f"50 0 200 {SCRATCH / 'commits'} news")
-        together = per_event([server.process for server in servers], publisher, events, "news", rate=100)
+        together = per_event([server.process for server in servers], publisher, events, "news")
         for other in others:
             other.pause()
-        alone = per_event([first], publisher, events, "news", rate=100)
+        alone = per_event([first], publisher, events, "news")
         for other in others:
             other.go_on()
     return {"writer": alone["writer"], ONE: alone["server"], ALL: together["server"]}
@@ -124,7 +129,7 @@ def history(bench: Bench, rows: int) -> Costs:
         with Load(server, peer.request()) as load:
             load.open(1)
             publisher.ask(f"50 0 200 {SCRATCH / 'commits'} news")
-            return per_event([server.process], publisher, bench.amount(600, 300), "news")
+            return per_event([server.process], publisher, bench.amount(300, 200), "news")
 
 
 FILL = """
@@ -135,10 +140,11 @@ ANALYZE livefeed_event;
 """
 
 
-def per_event(servers: Sequence[Pinned], publisher: Publisher, events: int, topics: str, rate: float = 0) -> Costs:
+def per_event(servers: Sequence[Pinned], publisher: Publisher, events: int, topics: str) -> Costs:
     """Return what an event takes of the writer's time, and of a server's, on average over these."""
+    time.sleep(SETTLED)
     before, writer_before = [server.usage() for server in servers], publisher.usage()
-    publisher.ask(f"{events} {rate} 200 {SCRATCH / 'commits'} {topics}")
+    publisher.ask(f"{events} {RATE} 200 {SCRATCH / 'commits'} {topics}")
     writing = publisher.usage().since(writer_before).cpu
     serving = sum(server.usage().since(was).cpu for server, was in zip(servers, before, strict=True)) / len(servers)
     return {"writer": writing * 1e6 / events, "server": serving * 1e6 / events}
