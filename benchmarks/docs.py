@@ -6,6 +6,7 @@ What stands between ``<!-- NAME -->`` and ``<!-- end -->`` there is written anew
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from benchmarks import report
 from benchmarks.bench import Result, Table
+from benchmarks.measures import UNKNOWN
 from benchmarks.places import RESULTS, ROOT
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -96,10 +98,10 @@ class Figures:
         self._found = found
 
     def of(self, scenario: str, table: int, row: str, column: str) -> float:
-        """Return one figure; 0 where the run has none."""
+        """Return one figure; not a number where the run has none."""
         tables = self._found[scenario].tables if scenario in self._found else []
         if table >= len(tables) or row not in tables[table].rows:
-            return 0.0
+            return math.nan
         return tables[table].median(row, column)
 
     def memory(self, server: str) -> float:
@@ -162,6 +164,8 @@ LIMITS = (
 
 def size(kib: float) -> str:
     """Return an amount of memory."""
+    if math.isnan(kib):
+        return UNKNOWN
     return f"{kib / 1024:.0f} MiB" if kib < 1024**2 else f"{kib / 1024**2:.1f} GiB"
 
 

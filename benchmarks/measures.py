@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+#: What stands for a figure that a run does not have.
+UNKNOWN = "–"
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Measure:
 
 def short(value: float) -> str:
     """Return a number with three digits that count."""
+    if math.isnan(value):
+        return UNKNOWN
     if value == 0:
         return "0"
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2

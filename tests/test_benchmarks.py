@@ -75,6 +75,7 @@ def test_a_size_is_calculated_from_the_figures_of_a_run() -> None:
         for name, made in (("memory", [memory]), ("fanout", cost), ("connecting", [connect]))
     }
     rows = list(sizing(found))
+    assert list(sizing({}))[2].startswith("| 10³ | 1 | – | – cores |")
     assert rows[3].startswith("| 10⁴ | 1 | 312 MiB | 0.10 cores | 0.40 to 2.00 cores | 40.0 s of each process' core |")
 
 
