@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,6 +24,13 @@ T = TypeVar("T")
 PATIENCE = 2.0
 #: Seconds after which an unused connection is asked whether it is still there, before a job that can't be repeated.
 FRESH = 1.0
+#: Statements that end with their transaction. A SELECT without FROM is there for a function that it calls.
+PASSING = re.compile(
+    r"(?!.*\b(?:set_config|pg_(?:try_)?advisory_lock|get_lock)\b)(?!.*;\s*\S)"
+    r"[\s(]*(?:SELECT\b.*\bFROM|SELECT\s+1|INSERT|UPDATE|DELETE|WITH|BEGIN|SAVEPOINT|RELEASE|ROLLBACK"
+    r"|SET\s+(?:LOCAL|TRANSACTION))\b",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 class Work:
@@ -137,13 +146,17 @@ def kept_connections() -> Iterator[None]:
     """Let the block find this thread's connections as the block before left them, if they are still good.
 
     With CONN_MAX_AGE = 0 Django closes a connection when a request begins or ends; a thread that lives for seconds may
-    keep it. A higher one holds here too.
+    keep it. A higher one holds here too. One whose session was changed (``SET app.user = …``, for row security) is not
+    kept at 0: the next request may be somebody else's, on a site that counts on a connection of its own.
     """
     for connection in _open():
         if time.monotonic() - _last.job > FRESH and not connection.is_usable():
             connection.close()
     try:
-        yield
+        with ExitStack() as watched:
+            for connection in connections.all():
+                watched.enter_context(connection.execute_wrapper(_watch))
+            yield
     finally:
         for connection in _open():
             _keep(connection)
@@ -151,16 +164,37 @@ def kept_connections() -> Iterator[None]:
 
 
 def _keep(connection: BaseDatabaseWrapper) -> None:
-    if is_lent(connection):
+    at_zero = connection.settings_dict["CONN_MAX_AGE"] == 0
+    if is_lent(connection) or (at_zero and connection.alias in _last.changed):
         connection.close()
         return
-    if connection.settings_dict["CONN_MAX_AGE"] == 0:
+    if at_zero:
         connection.close_at = None
     connection.close_if_unusable_or_obsolete()
 
 
+def _watch(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
+    """Note which connections are no longer as they were made."""
+    if not (isinstance(sql, str) and PASSING.match(sql)):
+        _last.changed.add(context["connection"].alias)
+    return execute(sql, params, many, context)
+
+
+def _as_made(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
+    """Take what was said to a connection until now, by Django and the site's own receivers, for how it is made."""
+    _last.changed.discard(connection.alias)
+
+
+connection_created.connect(_as_made)
+
+
 class _Last(threading.local):
+    """What this thread remembers of its last job: when it ended, and the connections whose sessions were changed."""
+
     job = 0.0
+
+    def __init__(self) -> None:
+        self.changed: set[str] = set()
 
 
 _last = _Last()

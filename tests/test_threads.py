@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.db import connection, connections, transaction
+from django.db.backends.signals import connection_created
 
 from livefeed import threads as module
 from livefeed.threads import Threads, kept_connections, tidy
@@ -160,6 +161,95 @@ def test_a_connection_of_a_pool_is_given_back(
             pass
 
     assert done(threads, lambda: of_a_pool(request), lambda: of_a_pool(tidy)) == [None, None]
+
+
+def say(statement: str) -> Any:
+    """Say something to the database as a middleware does; return the connection to it."""
+    with kept_connections():
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+        return connections["default"].connection
+
+
+TEMPORARY = "CREATE TEMPORARY TABLE livefeed_seen (id integer)"
+
+
+def test_a_connection_whose_session_was_changed_is_not_the_next_ones(transactional_db: None, threads: Threads) -> None:
+    first, second, third = done(threads, use, lambda: say(TEMPORARY), use)
+    assert first is second
+    assert third is not second
+    assert done(threads, use)[0] is third, "a new one is as it was made"
+
+
+def test_where_a_site_keeps_connections_itself_their_sessions_are_its_own(
+    transactional_db: None, threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed() -> Any:
+        monkeypatch.setitem(connections["default"].settings_dict, "CONN_MAX_AGE", None)
+        return say(TEMPORARY)
+
+    first, second = done(threads, changed, use)
+    assert first is second
+
+
+def test_what_receivers_say_to_a_new_connection_is_how_it_is_made(transactional_db: None, threads: Threads) -> None:
+    def greet(connection: Any, **kwargs: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(TEMPORARY)
+
+    receivers, connection_created.receivers = connection_created.receivers, []
+    connection_created.connect(greet)
+    connection_created.receivers += receivers
+    connection_created.sender_receivers_cache.clear()
+    try:
+        first, second = done(threads, use, use)
+    finally:
+        connection_created.receivers = receivers
+        connection_created.sender_receivers_cache.clear()
+    assert first is second
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SET app.user = 'ann'",
+        "set role ann",
+        "SET SESSION statement_timeout = 5",
+        "SELECT set_config('app.user', 'ann', false)",
+        'SELECT set_config(name, %s, false) FROM "settings"',
+        "SELECT enter_tenant(%s)",
+        "SELECT pg_advisory_lock(1)",
+        "SELECT GET_LOCK('a', 1)",
+        "SELECT 1; SET app.user = 'ann'",
+        "LISTEN news",
+        "PRAGMA foreign_keys = OFF",
+        "CALL enter_tenant(1)",
+    ],
+)
+def test_statements_that_outlast_a_request_are_known(statement: str) -> None:
+    assert not module.PASSING.match(statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        'SELECT "auth_user"."id" FROM "auth_user" WHERE "auth_user"."id" = %s LIMIT 21',
+        "SELECT 1",
+        '(SELECT "a" FROM "b") UNION (SELECT "a" FROM "c")',
+        'UPDATE "a" SET "b" = %s',
+        "INSERT INTO a VALUES (1)",
+        "DELETE FROM a",
+        "\n  WITH a AS (SELECT 1) SELECT * FROM a",
+        "BEGIN",
+        'SAVEPOINT "s1"',
+        'RELEASE SAVEPOINT "s1"',
+        'ROLLBACK TO SAVEPOINT "s1"',
+        "SET LOCAL role ann",
+        "SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    ],
+)
+def test_statements_that_end_with_their_transaction_keep_a_connection(statement: str) -> None:
+    assert module.PASSING.match(statement)
 
 
 def test_a_connection_that_lay_idle_and_broke_is_replaced_before_the_request(
