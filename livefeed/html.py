@@ -24,19 +24,16 @@ from .links import nowhere, page_cursor, stream_url
 from .listing import Listing, blank, count_now, listed, owner, plain, value_now
 from .registry import registry
 from .script import worker_url
-from .texts import feed_texts, toast_texts
+from .texts import feed_texts
 from .topics import sign_topic
 from .viewers import Viewer, page_viewer
 
 INSERT = ("prepend", "append")
-HOLD = ("auto", "always", "never")
 #: Messages that are shown at a time, and the seconds that each stays.
 TOASTS, TOAST_SECONDS = 3, 8
 
 
-def live_feed(
-    request: HttpRequest, topic: str, *, limit: int = 0, insert: str = "", hold: str = "auto", label: str = ""
-) -> SafeString:
+def live_feed(request: HttpRequest, topic: str, *, limit: int = 0, insert: str = "", label: str = "") -> SafeString:
     """Return a ``<live-feed>`` with the topic's current items inside, or nothing for a viewer who may not read it.
 
     Raises :exc:`InvalidTopic` for a malformed name, :exc:`FeedError` for a topic that no feed owns or a feed that
@@ -51,7 +48,7 @@ def live_feed(
     insert, limit = _choice("insert", insert or feed.insert, INSERT), limit or feed.limit
     attributes = _address(request, viewer, topic)
     listing = listed(feed, topic, viewer.user, limit, insert)
-    attributes |= {"limit": str(limit), "insert": insert, "hold": _choice("hold", hold, HOLD)}
+    attributes |= {"limit": str(limit), "insert": insert}
     attributes |= {"order": " ".join(listing.order)} if listing.order else {}
     attributes |= {"render": "html"} if feed.html else {}
     texts = feed_texts()
@@ -125,9 +122,10 @@ def live_toasts(
         return SafeString()
     attributes = _address(request, viewer, topic, cursor) | {"limit": str(limit), "seconds": f"{seconds:g}"}
     context = {
-        "attributes": attribute_text(attributes, toast_texts()),
+        "attributes": attribute_text(attributes),
         "label": label or pgettext("livefeed", "Messages"),
         "content": content if content.strip() else "",
+        "dismiss": pgettext("livefeed", "Dismiss"),
     }
     return render_to_string("livefeed/toasts.html", context)
 

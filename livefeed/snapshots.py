@@ -25,11 +25,15 @@ def count_snapshot(topic: str) -> SafeString:
     """Return how many items a topic has, and its cursor."""
     feed = owner(topic)
     taken, count = count_now(feed, topic, cursor)
-    return format_html('<data data-live-snapshot data-cursor="{}" value="{}">{}</data>', taken, str(count), count)
+    return _said(taken, str(count))
 
 
 def value_snapshot(topic: str, user: Any, key: str | None = None) -> SafeString:
     """Return the data of a topic's row with this key, else of its newest event, for this user; and its cursor."""
     taken, value = value_now(topic, user, key)
+    return _said(taken, value)
+
+
+def _said(taken: str, value: str) -> SafeString:
     attributes = {"data-cursor": taken, **({"data-value": value} if value else {})}
     return format_html("<div data-live-snapshot{}></div>", attribute_text(attributes))

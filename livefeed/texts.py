@@ -20,14 +20,14 @@ SAMPLES = {
 
 
 def feed_texts() -> dict[str, str]:
-    """Return the texts of a live list: its states, its buttons. "#" stands for a number, or for when ("in 5 s")."""
+    """Return the texts of a live list: its states, its buttons. "#" stands for a number."""
     return {
         "connecting": pgettext("livefeed", "Connecting…"),
         "catching-up": pgettext("livefeed", "Catching up…"),
         "open": pgettext("livefeed", "Live"),
-        "waiting": pgettext("livefeed", "Connection lost. Next try #."),
+        "waiting": pgettext("livefeed", "Connection lost. Trying again."),
         "polling": pgettext("livefeed", "Live, a little late"),
-        "limited": pgettext("livefeed", "Too many connections. Next try #."),
+        "limited": pgettext("livefeed", "Too many connections. Trying again later."),
         "paused": pgettext("livefeed", "Paused"),
         "denied": pgettext("livefeed", "No longer available to you. Reload the page."),
         "failed": pgettext("livefeed", "Live updates stopped. Reload the page."),
@@ -36,11 +36,6 @@ def feed_texts() -> dict[str, str]:
         "resume": pgettext("livefeed", "Resume"),
         **{f"new-{category}": text for category, text in new_items().items()},
     }
-
-
-def toast_texts() -> dict[str, str]:
-    """Return the texts of messages that come and go."""
-    return {"dismiss": pgettext("livefeed", "Dismiss")}
 
 
 def new_items() -> dict[str, str]:

@@ -99,7 +99,7 @@ def test_the_widget_has_all_that_its_script_reads() -> None:
     assert plain_name(str(feed["topic"])) == ARTICLES
     assert feed["cursor"] == cursor(ARTICLES)
     assert (feed["limit"], feed["insert"]) == ("20", "prepend")
-    assert (feed["viewer"], feed["hold"], feed["order"]) == (Viewer(AnonymousUser(), None, "").digest, "auto", "-pk")
+    assert (feed["viewer"], feed["order"]) == (Viewer(AnonymousUser(), None, "").digest, "-pk")
     assert not {"render", "worker"} & set(feed)
     assert feed["data-text-open"] == "Live"
     assert feed["data-text-new-one"] == "# new item"
@@ -592,11 +592,11 @@ def test_messages_have_a_template_or_none_and_begin_with_what_comes_next() -> No
     elements = Elements(text)
     toasts = elements.one("live-toasts")
     assert (toasts["limit"], toasts["seconds"], toasts["cursor"]) == ("2", "0.5", cursor("unowned"))
-    assert toasts["data-text-dismiss"] == "Dismiss"
+    assert elements.one("button")["aria-label"] == "Dismiss"
     assert elements.list() == {"data-live-list": None, "role": "status", "aria-atomic": "false", "aria-label": "<A>"}
-    assert '<template><b data-field="text"></b></template>' in text
+    assert '<template><div data-live-toast><b data-field="text"></b><button' in text
     bare = render('{% livefeed_toasts "unowned" %} {% endlivefeed_toasts %}', request_of(User(pk=7)))
-    assert "<template>" not in bare
+    assert '<template><div data-live-toast><span data-field="text"></span><button' in bare
     assert (Elements(bare).one("live-toasts")["limit"], Elements(bare).one("live-toasts")["seconds"]) == ("3", "8")
 
 
@@ -660,7 +660,7 @@ def test_where_the_history_is_away_a_value_comes_by_a_snapshot_later(monkeypatch
     ("source", "error", "words"),
     [
         ('{% livefeed "testapp.article" limit="many" %}', FeedError, "limit is 'many'"),
-        ('{% livefeed "testapp.article" hold="perhaps" %}', FeedError, '"auto" or "always" or "never"'),
+        ('{% livefeed "testapp.article" insert="perhaps" %}', FeedError, '"prepend" or "append"'),
         ('{% livefeed_value "unowned" key=5 %}{% endlivefeed_value %}', FeedError, "No feed owns"),
         ('{% livefeed_value "testapp.article" key="" %}{% endlivefeed_value %}', FeedError, "is empty"),
         ('{% livefeed_value "testapp.article:7" key=5 %}{% endlivefeed_value %}', FeedError, "get_queryset"),

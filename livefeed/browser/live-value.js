@@ -17,13 +17,13 @@ export class LiveValueElement extends LiveElement {
     this.setAttribute('value', JSON.stringify(data));
   }
 
-  ready() {
+  settle() {
     if (this.hasAttribute('value')) fill(this, this.value);
   }
 
   take(batch) {
     const key = this.getAttribute('key');
-    const last = batch.filter(({ data }) => key === null || String(Object(data).pk) === key).at(-1);
+    const last = batch.filter(({ data }) => !key || String(data?.pk) === key).at(-1);
     if (last) this.value = last.type === 'deleted' ? null : last.data;
   }
 

@@ -10,14 +10,14 @@ import { LiveCounterElement } from './live-counter.js';
 import { LiveFeedElement } from './live-feed.js';
 import { LiveToastsElement } from './live-toasts.js';
 import { LiveValueElement } from './live-value.js';
-import { keepTime } from './rendering.js';
+import { keepTime } from './formats.js';
 import { serve } from './worker.js';
 
 export { connect } from './connect.js';
 export { LiveEventSource } from './event-source.js';
 export { EventStreamParser } from './parser.js';
 export { configure } from './sharing.js';
-export { LiveCounterElement, LiveFeedElement, LiveToastsElement, LiveValueElement };
+export { LiveFeedElement };
 
 const TICK = 30_000; // ms until "5 minutes ago" is looked at again
 

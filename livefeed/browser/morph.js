@@ -9,7 +9,7 @@ export function morph(old, fresh) {
     return fresh;
   }
   for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
-  for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  for (const { name, value } of fresh.attributes) old.setAttribute(name, value);
   const before = [...old.childNodes];
   const after = [...fresh.childNodes];
   after.forEach((node, index) => (before[index] ? morph(before[index], node) : old.append(node)));
@@ -24,15 +24,23 @@ export function place(parent, node, before) {
   if (node.contains(active)) active.focus({ preventScroll: true });
 }
 
-/** Removes a node; whoever was in it finds themselves next to where it was, or where `otherwise` says. */
-export function take(node, otherwise) {
-  const near = node.nextElementSibling ?? node.previousElementSibling ?? otherwise;
+/** Removes a node; whoever was in it finds themselves at the next one then, or at what held it. */
+export function take(node) {
+  const near = node.nextElementSibling ?? node.parentNode;
   const focused = node.matches(':focus-within');
   node.remove();
   if (focused) focusOn(near, { preventScroll: true });
 }
 
+/** Removes what is more than the host's `limit`, from the first on; never what somebody is at. */
+export function trim(nodes, host) {
+  const limit = Number(host.getAttribute('limit')) || Infinity;
+  for (const node of nodes.filter(isLeft).slice(0, Math.max(nodes.length - limit, 0))) node.remove();
+}
+
+export const isLeft = (node) => !node.matches(':hover, :focus-within');
+
 export function focusOn(node, options) {
-  if (!node.hasAttribute('tabindex')) node.tabIndex = -1;
+  if (node.tabIndex < 0) node.tabIndex = -1; // now it can have the focus
   node.focus(options);
 }

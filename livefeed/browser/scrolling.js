@@ -1,5 +1,4 @@
 const SLACK = 8; // px by which one may miss the end
-const ANCHORS = globalThis.CSS?.supports('overflow-anchor', 'auto');
 
 // What scrolls a list: itself, something around it, or the page, which has what <body> says about scrolling.
 function scrollerOf(list) {
@@ -9,29 +8,18 @@ function scrollerOf(list) {
   return document.scrollingElement;
 }
 
-const isPage = (box) => box === document.scrollingElement;
-
-/** How far an item's edge, the upper or the lower, is below that of what scrolls the list (px). */
+/** How far (px) an item's edge, the upper or the lower, is below that of what scrolls the list. */
 function distance(list, item, edge) {
   const box = scrollerOf(list);
-  const view = isPage(box) ? { top: 0, bottom: innerHeight } : box.getBoundingClientRect();
+  const view = box === document.scrollingElement ? { top: 0, bottom: innerHeight } : box.getBoundingClientRect();
   return item.getBoundingClientRect()[edge] - view[edge];
 }
 
-/** Whether an item's edge, the upper or the lower, is scrolled out of view. */
-export const isScrolledPast = (list, item, edge) => distance(list, item, edge) * (edge === 'top' ? -1 : 1) > SLACK;
+/** Whether the newest item is out of sight: above, or in a list that appends below. */
+export const isOutOfSight = (list, item, appends) =>
+  appends ? distance(list, item, 'bottom') > SLACK : distance(list, item, 'top') < -SLACK;
 
-/**
- * Changes a list, and what is in view stays where it is: most browsers see to that, WebKit doesn't. Or it `follows`:
- * whoever was at its end before is there afterwards, as in a chat.
- */
-export function keepPlace(list, follows, change) {
-  const box = scrollerOf(list);
-  const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight <= SLACK && (box.scrollTop || !isPage(box));
-  const seen = [...list.children].find((item) => item.getBoundingClientRect().bottom > 0);
-  const top = () => seen.getBoundingClientRect().top;
-  const before = seen && top();
-  change();
-  if (follows && atEnd) box.scrollTop = box.scrollHeight;
-  else if (!ANCHORS && box.scrollTop && seen?.isConnected) box.scrollTop += top() - before;
+/** Scrolls so that an item at the end is seen. */
+export function followTo(list, item) {
+  scrollerOf(list).scrollTop += Math.max(distance(list, item, 'bottom'), 0);
 }

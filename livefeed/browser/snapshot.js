@@ -6,18 +6,17 @@ import { settings } from './settings.js';
 const TIMEOUT = 30_000;
 const ASKED = ['show', 'limit', 'insert', 'key'];
 
-/** What the server shows now, as an element asks for it: what holds it, and the cursor from before it was read. */
+/** What the server shows now, as an element asks for it; its `data-cursor` is from before it was read. */
 export async function fetchSnapshot(element) {
   const given = (name) => element.getAttribute(name) ?? element[name];
-  const asked = ASKED.filter(given).map((name) => [name, given(name)]);
   const to = {
-    url: endpoint(given('src'), [], Object.fromEntries(asked)),
+    url: endpoint(given('src'), [], Object.fromEntries(ASKED.map((name) => [name, given(name)]))),
     topics: [given('topic')],
     credentials: given('credentials'),
     headers: settings.headers,
   };
   const response = await ask(to, 'text/html', AbortSignal.timeout(TIMEOUT));
   const root = parse(await response.text()).querySelector('[data-live-snapshot]');
-  if (!response.ok || !root) throw new Error(`No snapshot: ${response.status} of ${response.url}`);
-  return { root, cursor: root.dataset.cursor ?? '' };
+  if (!response.ok || !root) throw new Error(`No snapshot: ${response.status}`);
+  return root;
 }

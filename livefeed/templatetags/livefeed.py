@@ -36,15 +36,12 @@ def livefeed_script(context: Any, *, nonce: Any = None) -> SafeString:
 
 
 @register.simple_tag(takes_context=True)
-def livefeed(
-    context: Any, topic: str, *, limit: int = 0, insert: str = "", hold: str = "auto", label: str = ""
-) -> SafeString:
+def livefeed(context: Any, topic: str, *, limit: int = 0, insert: str = "", label: str = "") -> SafeString:
     """Show a topic as a live list: ``{% livefeed "news.article" limit=20 insert="prepend" label="News" %}``.
 
-    ``hold`` says when new items wait until they are asked for: "always", "never", or "auto": while the end of the list
-    where they come in is out of sight.
+    While the end of the list where they come in is out of sight, new items wait until they are asked for.
     """
-    return html.live_feed(_request(context), topic, limit=limit, insert=insert, hold=hold, label=label)
+    return html.live_feed(_request(context), topic, limit=limit, insert=insert, label=label)
 
 
 @register.simple_block_tag(takes_context=True)

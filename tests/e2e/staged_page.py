@@ -29,7 +29,7 @@ ITEM = (
     "</article>"
 )
 TEXTS = (
-    'data-text-connecting="Connecting…" data-text-open="Live" data-text-waiting="Next try #." '
+    'data-text-connecting="Connecting…" data-text-open="Live" data-text-waiting="Trying again" '
     'data-text-denied="Stopped" data-text-new-one="# new item" data-text-new-other="# new items" '
     'data-text-pause="Pause" data-text-resume="Resume"'
 )

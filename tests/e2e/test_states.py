@@ -142,9 +142,9 @@ def test_the_way_of_a_connection_through_its_states(site: Site, engine: Engine, 
     is_in(page, "open")
     fifth.send(created(4, "four", cursor(4)))
     wait_for_keys(page, [4, 3, 2, 1])
-    page.evaluate(f"{FEED}.close()")
+    site.answers = [NO_CONTENT]
+    fifth.end()
     is_in(page, "closed")
-    assert fifth.ended.wait(20)
     assert page.evaluate("violations") == []
 
 

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { compare, parseOrder, valuesOf } from '../../livefeed/browser/order.js';
+import { compare, valuesOf } from '../../livefeed/browser/order.js';
 
-const sorted = (order, rows) => [...rows].sort((a, b) => compare(parseOrder(order), a, b));
+const sorted = (order, rows) => rows.map((row) => JSON.stringify(row)).sort((a, b) => compare(order, a, b)).map((row) => JSON.parse(row));
 
 test('numbers are ordered by size, and a minus descends', () => {
   assert.deepEqual(sorted('n', [[10], [9], [-1]]), [[-1], [9], [10]]);
@@ -25,8 +25,7 @@ test('text is ordered by its characters, false before true, and nothing before e
 });
 
 test('data that lacks a field of the order has no place in it', () => {
-  const order = parseOrder('-at pk');
-  assert.deepEqual(valuesOf(order, { at: null, pk: 3, more: 1 }), [null, 3]);
-  assert.equal(valuesOf(order, { pk: 3 }), null);
-  assert.equal(valuesOf(parseOrder(null), { pk: 3 }), null);
+  assert.equal(valuesOf('-at pk', { at: null, pk: 3, more: 1 }), '[null,3]');
+  assert.equal(valuesOf('-at pk', { pk: 3 }), null);
+  assert.equal(valuesOf(null, { pk: 3 }), null);
 });

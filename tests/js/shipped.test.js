@@ -4,9 +4,9 @@ import { test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 
 const SHIPPED = new URL('../../livefeed/static/livefeed/livefeed.js', import.meta.url);
-const BUDGET = 11_620; // bytes over the network; 10,000 is where it is to come to
+const BUDGET = 10_000; // bytes over the network
 
-test('the shipped script stays under 11.62 KB, gzipped', (t) => {
+test('the shipped script stays under 10 KB, gzipped', (t) => {
   const size = gzipSync(readFileSync(SHIPPED), { level: 9 }).length;
   t.diagnostic(`livefeed.js is ${size} bytes, gzipped`);
   assert.ok(size < BUDGET, `${size} bytes`);

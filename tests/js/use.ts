@@ -9,7 +9,7 @@ import {
   type LiveState,
 } from "../../livefeed/static/livefeed/livefeed.js";
 
-configure({ headers: async ({ status }) => (status === null ? { Authorization: "Bearer x" } : undefined), strings: { pause: "Halt" } });
+configure({ headers: async ({ status }) => (status === null ? { Authorization: "Bearer x" } : undefined) });
 
 const connection = connect("/livefeed/?topic=news.article", {
   cursor: "",

@@ -167,8 +167,6 @@ export class EventStreamParser {
 
 export interface Configuration {
   headers?: Headers;
-  /** Texts by their names, where an element has none: "waiting", "new-other", … */
-  strings?: Record<string, string>;
 }
 
 /** Sets what all elements and all LiveEventSources of the page use. Call it right after the import. */
@@ -181,24 +179,23 @@ declare class LiveElement extends HTMLElement {
   pause(): void;
   resume(): void;
   reconnect(): void;
-  close(): void;
 }
 
 /** `<live-feed>`: a list that follows its topic. */
 export class LiveFeedElement extends LiveElement {}
 
 /** `<live-value>`: the newest data of a topic. */
-export class LiveValueElement extends LiveElement {
+export interface LiveValueElement extends LiveElement {
   value: unknown;
 }
 
 /** `<live-counter>`: how many there are. */
-export class LiveCounterElement extends LiveElement {
+export interface LiveCounterElement extends LiveElement {
   value: number;
 }
 
 /** `<live-toasts>`: each event as a message that goes away. */
-export class LiveToastsElement extends LiveElement {}
+export interface LiveToastsElement extends LiveElement {}
 
 declare global {
   interface HTMLElementTagNameMap {
@@ -213,6 +210,6 @@ declare global {
     /** Cancel it to render the event yourself. `data` is what its JSON says. */
     "livefeed:message": CustomEvent<{ type: string; data: unknown; id: string; topic: string }>;
     "livefeed:gap": CustomEvent<{ topic: string; reason: string }>;
-    "livefeed:limit": CustomEvent<{ limit?: number; retryIn?: number }>;
+    "livefeed:limit": CustomEvent<LiveStateChange>;
   }
 }
