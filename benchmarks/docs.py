@@ -25,17 +25,18 @@ REASONS = {
     "CPU per delivery, one event at a time": """
 Half of a delivery is the kernel's, and the same for all; of the rest, uvicorn's own `send` takes the larger part.""",
     "a transaction with one save()": """
-One insert more, just before the commit; and the threads that number and send take the interpreter from the writer
-meanwhile. Where it is too dear, `RedisHistory` appends after the commit instead ([histories](histories.md)).""",
+One insert before its commit; and a thread of its process, which the benchmark keeps on the writer's core, numbers and
+tells of what many commits left. Where even that is too dear, `RedisHistory` appends after the commit instead
+([histories](histories.md)).""",
     "a save() in autocommit": """
-The row is read again under its lock, in a transaction of its own: in autocommit Django has committed the row before
-anybody is told.""",
+One statement more, and so one more commit that the disk has to confirm: in autocommit Django has committed the row
+before anybody is told.""",
     "1,000 saves in one transaction": """
-Each event is built, checked and encoded, though all of them are written together.""",
+What a save publishes is made and encoded at the save; it is written by one statement for a hundred and fifty, just
+before the commit.""",
     "signed-in users who connect": """
 The session, the user and the rights are asked for as by every Django view, and a lease is taken besides (limits over
-all processes); Django's middleware makes a thread and a database connection for each request before any view is
-asked.""",
+all processes).""",
 }
 
 

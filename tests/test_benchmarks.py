@@ -55,7 +55,7 @@ def test_a_run_can_be_read_again_and_fills_its_places_in_the_docs(tmp_path: Path
     made = filled(page, {"verdicts": lambda: verdicts(found), "tables": lambda: tables(found, [])})
     assert "stale" not in made
     assert made.startswith("before\n<!-- verdicts -->\n| what | against |")
-    assert "* **A save() in autocommit.** The row is read again" in made
+    assert "* **A save() in autocommit.** One statement more" in made
     assert "| livefeed | 2.00 (1.00 to 3.00) | hand |\n<!-- end -->\nafter\n" in made
     again = {"verdicts": lambda: verdicts(found), "tables": lambda: tables(found, [])}
     assert filled(made, again) == made
