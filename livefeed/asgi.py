@@ -133,6 +133,7 @@ class Guard:
 
         Raises :exc:`Answered` where that was the end of it: it can't be one of ours, or too many wait.
         """
+        say_goodbye_on_signals()
         headers = _headers(scope)
         try:
             _check_query(scope)
@@ -365,8 +366,8 @@ _goodbyes: dict[int, Any] = {}
 def say_goodbye_on_signals() -> None:
     """Chain ourselves in front of the server's handlers of SIGTERM and SIGINT: first the goodbyes, then its own way.
 
-    Done at the first stream, in the main thread only: earlier the server has not set its handlers yet. A second signal
-    goes straight to the server.
+    Done when the first stream is asked for, in the main thread only: earlier the server has not set its handlers yet,
+    and later a stream may begin behind the signal and keep the server from ending. A second signal goes straight to it.
     """
     if _goodbyes or not settings.DRAIN_SECONDS or threading.current_thread() is not threading.main_thread():
         return

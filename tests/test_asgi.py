@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from daphne.http_protocol import WebRequest
 
-from livefeed import apublish, asgi
+from livefeed import LiveFeed, apublish, asgi
 from livefeed.asgi import Guard, Reaper, Wrapped, say_goodbye_on_signals, wrap
 from livefeed.roster import Roster
 from livefeed.streams import EventStream
@@ -452,6 +452,31 @@ async def test_a_signal_says_goodbye_first_and_then_goes_its_own_way(roster: Ros
     await asyncio.wait_for(server_handler.called.wait(), LIMIT)
     assert server_handler.calls == [signal.SIGTERM]
     assert roster.draining
+
+
+async def test_a_signal_before_the_first_stream_has_begun_is_heard_too(
+    roster: Roster, server_handler: Handler, with_feed: Callable[[type[LiveFeed]], None]
+) -> None:
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    class Slow(LiveFeed):
+        name = "slow"
+
+        async def has_view_permission(self, user: Any, topic: str) -> bool:
+            asked.set()
+            return await go.wait()
+
+    async def connect() -> int:
+        async with open_stream("slow", application=site) as stream:
+            return stream.status
+
+    with_feed(Slow)
+    connecting = asyncio.create_task(connect())
+    await asked.wait()
+    signal.raise_signal(signal.SIGTERM)
+    await asyncio.wait_for(server_handler.called.wait(), LIMIT)
+    go.set()
+    assert await asyncio.wait_for(connecting, LIMIT) == 503
 
 
 async def test_a_second_signal_goes_straight_to_the_server(
