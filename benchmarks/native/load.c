@@ -31,6 +31,7 @@
 #define BUFFER (256 * 1024)
 #define CARRY 32
 #define POSTERS 32
+#define ADDRESSES 250
 #define LOOK_EVERY 200 /* microseconds */
 #define NAME "\"n\":"
 
@@ -76,13 +77,16 @@ static void watch(struct connection *c, uint32_t events, int op) {
 }
 
 static void start(struct connection *c) {
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
-    /* One loopback address has 28,000 ports to connect from; a few addresses have enough. */
-    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK + (c->kind == READER ? c->index / 20000 : 0));
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)}, from = {.sin_family = AF_INET};
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    /* Readers come from 127.0.1.1, 127.0.2.1 and so on, as real ones come from many addresses. */
+    from.sin_addr.s_addr = htonl(INADDR_LOOPBACK + (c->kind == READER ? 256 * (1 + c->index % ADDRESSES) : 0));
     int one = 1;
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     if (c->fd < 0) die("socket");
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
+    if (bind(c->fd, (struct sockaddr *)&from, sizeof from)) die("bind");
     if (connect(c->fd, (struct sockaddr *)&to, sizeof to) && errno != EINPROGRESS) die("connect");
     c->connecting = 1;
     watch(c, EPOLLOUT, EPOLL_CTL_ADD);
