@@ -348,6 +348,8 @@ async def test_a_command_that_ends_at_once_has_sent_its_last_events(
 
 FORK = """
 import os, sys, threading
+from django.conf import settings
+settings.LIVEFEED_RELAY_PAUSE = 0  # else one numbers and sends for both
 import django
 django.setup()
 from django.db import connections

@@ -12,7 +12,7 @@ from django.db import connection, connections, transaction
 from django.db.backends.signals import connection_created
 
 from livefeed import threads as module
-from livefeed.threads import Threads, kept_connections, tidy
+from livefeed.threads import Threads, is_lent, kept_connections, tidy
 from tests.reading import LIMIT, eventually, pool_threads
 
 
@@ -147,20 +147,24 @@ def test_a_connection_of_a_pool_is_given_back(
     transactional_db: None, threads: Threads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def of_a_pool(settle: Any) -> Any:
-        wrapper = connections["default"]
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
-        options = {**wrapper.settings_dict["OPTIONS"], "pool": True}
         with monkeypatch.context() as patched:
-            patched.setitem(wrapper.settings_dict, "OPTIONS", options)
+            patched.setattr("livefeed.threads.is_lent", lambda connection: True)  # Django's own needs psycopg_pool
             settle()
-        return wrapper.connection
+        return connections["default"].connection
 
     def request() -> None:
         with kept_connections():
             pass
 
     assert done(threads, lambda: of_a_pool(request), lambda: of_a_pool(tidy)) == [None, None]
+
+
+@pytest.mark.parametrize(("options", "lent"), [({"pool": True}, True), ({"pool": {"max_size": 4}}, True), ({}, False)])
+def test_a_connection_is_lent_where_django_keeps_a_pool(options: dict[str, Any], lent: bool) -> None:
+    settings = {**connections["default"].settings_dict, "OPTIONS": options}
+    assert is_lent(type(connections["default"])(settings)) is lent
 
 
 def say(statement: str) -> Any:
