@@ -828,7 +828,7 @@ def test_leases_of_those_who_come_together_are_taken_by_as_many_statements_as_on
         counts.append(len([each for each in seen if "SAVEPOINT" not in each]))
     pages_and_slots = 2
     writing = 1 if connection.vendor == "postgresql" else 4
-    assert counts[0] == counts[1] <= pages_and_slots + writing, counts
+    assert counts[1] <= counts[0] <= pages_and_slots + writing, counts
 
 
 def test_a_slot_that_was_taken_between_look_and_write_is_looked_for_again(database: DatabaseLeases) -> None:
