@@ -79,11 +79,11 @@ class Chromium:
         self._context = self._browser.new_context()
 
 
-def in_every_engine(*others_need: str) -> pytest.MarkDecorator:
-    """Run a module's tests in Chromium, and in the others too where there is what they need besides."""
+def in_every_engine() -> pytest.MarkDecorator:
+    """Run tests in Chromium, and where there is time in the others too."""
     params = [
         pytest.param("chromium", marks=pytest.mark.browser),
-        pytest.param("firefox", marks=pytest.mark.needs("firefox", *others_need)),
-        pytest.param("webkit", marks=pytest.mark.needs("webkit", *others_need)),
+        pytest.param("firefox", marks=pytest.mark.needs("firefox", "time")),
+        pytest.param("webkit", marks=pytest.mark.needs("webkit", "time")),
     ]
     return pytest.mark.parametrize("started", params, indirect=True, scope="module")

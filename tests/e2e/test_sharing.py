@@ -44,7 +44,7 @@ def raw_tabs(browser: Browser) -> Iterator[RawTabs]:
     tabs.close()
 
 
-@in_every_engine("time")
+@in_every_engine()
 def test_two_users_of_one_browser_never_share_nor_do_pages_for_nobody(site: Site, engine: Engine) -> None:
     site.automatic = site.crowded = True
     rendered_for = {"/alice": "alice", "/bob": "bob", "/nobody": ""}
@@ -63,7 +63,7 @@ def test_two_users_of_one_browser_never_share_nor_do_pages_for_nobody(site: Site
             has(page, [title])
 
 
-@in_every_engine("time")
+@in_every_engine()
 def test_one_attribute_turns_sharing_off(site: Site, engine: Engine) -> None:
     site.automatic = site.crowded = True
     site.pages["/"] = page_of(share="none")
@@ -120,7 +120,7 @@ def test_a_tab_that_opened_the_connection_and_freezes_holds_up_nobody_and_catche
     assert site.most_open == 1
 
 
-@in_every_engine("time")
+@in_every_engine()
 def test_the_back_forward_cache_gives_a_sharing_page_back_whole(site: Site, engine: Engine) -> None:
     site.automatic = True
     for number in range(3):
@@ -141,7 +141,7 @@ def test_the_back_forward_cache_gives_a_sharing_page_back_whole(site: Site, engi
     assert site.most_open == 1
 
 
-@in_every_engine("time")
+@in_every_engine()
 def test_the_connection_ends_soon_after_the_last_tab_and_not_before(site: Site, engine: Engine) -> None:
     site.automatic = True
     site.pages = {"/": page_of(), "/late": page_of(after=1)}

@@ -17,7 +17,7 @@ from tests.e2e.staged_site import DROPPED, LOGIN_REDIRECT, NO_CONTENT, WRONG_TYP
 from tests.e2e.staged_stream import block, created, cursor
 from tests.e2e.wire import Wire
 
-pytestmark = in_every_engine("time")
+pytestmark = in_every_engine()
 pytest_plugins = ["tests.e2e.engine_fixtures", "tests.e2e.staged_fixtures"]
 
 FEED = "document.querySelector('live-feed')"
