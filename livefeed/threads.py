@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from queue import Empty, SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
@@ -175,9 +175,15 @@ def _keep(connection: BaseDatabaseWrapper) -> None:
 
 def _watch(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
     """Note which connections are no longer as they were made."""
-    if not (isinstance(sql, str) and PASSING.match(sql)):
+    if not (isinstance(sql, str) and _passes(sql)):
         _last.changed.add(context["connection"].alias)
     return execute(sql, params, many, context)
+
+
+@lru_cache(maxsize=256)
+def _passes(sql: str) -> bool:
+    """Tell whether a statement leaves nothing behind on its connection. Requests say the same ones again and again."""
+    return PASSING.match(sql) is not None
 
 
 def _as_made(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
