@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -162,17 +162,24 @@ class DatabaseLeases(Leases):
         """Look at slots, and at those beyond the limit: they count too. Who has no limit finds one by chance."""
         found = {claim: Slots(claim, seen, set(), {}) for claim, seen in ranges.items()}
         limited = {claim.holder: slots for claim, slots in found.items() if claim.limit}
-        if limited:
-            wanted = Q()
-            for slots in limited.values():
-                wanted |= _beyond_or_in(slots)
-            alive = Exists(self._leases.filter(pk=OuterRef("lease"), expires_at__gte=Now()))
-            for holder, slot, lease, lives in self._claims.filter(wanted).values_list("holder", "slot", "lease", alive):
-                if lives:
-                    limited[holder].alive.add(slot)
-                else:
-                    limited[holder].expired[slot] = lease
+        for holder, slot, lease, lives in self._seen(limited.values()) if limited else ():
+            if lives:
+                limited[holder].alive.add(slot)
+            else:
+                limited[holder].expired[slot] = lease
         return found
+
+    def _seen(self, limited: Collection[Slots]) -> Iterable[tuple[str, int, int, bool]]:
+        """Return what is there of slots: holder, number, lease and whether that lives."""
+        connection = connections[self.alias]
+        if connection.vendor == "postgresql":
+            ranges = [(claim.holder, seen.start, seen.stop, claim.limit) for claim, seen, _, _ in limited]
+            return postgresql.look(connection, ranges)
+        wanted = Q()
+        for slots in limited:
+            wanted |= _beyond_or_in(slots)
+        alive = Exists(self._leases.filter(pk=OuterRef("lease"), expires_at__gte=Now()))
+        return self._claims.filter(wanted).values_list("holder", "slot", "lease", alive)
 
     # -- writing ----------------------------------------------------------------------------------------------------
 

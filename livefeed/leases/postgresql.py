@@ -1,4 +1,7 @@
-"""Leases and their claims in one statement, which PostgreSQL can do: one round trip, and no transaction around it."""
+"""What each connect says to PostgreSQL, as text: to put it together anew each time would take longer than to do it.
+
+Leases and their claims are written in one statement: one round trip, and no transaction around it.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,13 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ..conf import settings
 from .base import LeaseRequest
 
+_LOOK = """
+SELECT claim.holder, claim.slot, claim.lease_id, EXISTS (
+  SELECT 1 FROM "livefeed_lease" lease WHERE lease.id = claim.lease_id AND lease.expires_at >= statement_timestamp()
+) AS lives
+FROM "livefeed_claim" claim
+WHERE """
+_SEEN = "claim.holder = %s AND (claim.slot >= %s AND claim.slot < %s OR claim.slot >= %s)"
 _WRITE = """
 WITH lease AS (
   INSERT INTO "livefeed_lease" (token, holder, client, process, session, topics, opened_at, expires_at)
@@ -25,6 +35,19 @@ ORDER BY taken.holder, taken.slot
 """
 _GIVEN = "(%s::text, %s::text, %s::text, %s::text, %s::text, %s::text)"
 _TAKEN = "(%s::text, %s::integer, %s::text)"
+
+
+def look(
+    connection: BaseDatabaseWrapper, ranges: Sequence[tuple[str, int, int, int]]
+) -> list[tuple[str, int, int, bool]]:
+    """Return holder, slot, lease and whether that lives, for all slots from the first number to before the second.
+
+    And for those from the third on: the holder's limit, beyond which there are some if it was lowered.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_LOOK + " OR ".join([_SEEN] * len(ranges)), [value for each in ranges for value in each])
+        rows: list[tuple[str, int, int, bool]] = cursor.fetchall()
+    return rows
 
 
 def write(
