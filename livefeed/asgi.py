@@ -20,6 +20,7 @@ import signal
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import lru_cache
 from http import HTTPStatus
 from types import FrameType
 from typing import Any, NoReturn
@@ -27,7 +28,9 @@ from typing import Any, NoReturn
 from django.conf import settings as django_settings
 from django.core.handlers.asgi import ASGIHandler
 from django.http import HttpResponse
+from django.urls import get_script_prefix, get_urlconf
 from django.utils.datastructures import CaseInsensitiveMapping
+from django.utils.translation import get_language
 
 from . import origins, sse
 from .addresses import address_among
@@ -304,9 +307,19 @@ async def whole(receive: Receive) -> Receive:
 def _is_for_us(scope: Scope) -> bool:
     """Tell whether a request is for our view, by where it goes."""
     try:
-        return scope.get("method", "GET") in READING and str(scope.get("path", "")).endswith(stream_url())
+        return scope.get("method", "GET") in READING and str(scope.get("path", "")).endswith(_own_path())
     except Exception:  # the site's URLs can't be loaded, or we are not among them: that is for Django to say
         return False
+
+
+def _own_path() -> str:
+    """Return :func:`stream_url` as it is outside of a request. Every request of the site is held against it."""
+    return _found_path(get_urlconf() or django_settings.ROOT_URLCONF, get_script_prefix(), get_language())
+
+
+@lru_cache(maxsize=64)
+def _found_path(urlconf: Any, prefix: str, language: str | None) -> str:
+    return stream_url()
 
 
 def _asks_for_stream(scope: Scope) -> bool:
