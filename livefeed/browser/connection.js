@@ -114,14 +114,14 @@ export function newConnection({ url, credentials, viewer, transport, client }, w
       stop();
       return become(now, { reason });
     }
-    const retryIn = pause(wait);
-    timer.set(retryIn, () => open(stream));
+    const retryIn = pause(run, wait);
+    timer.set(retryIn, () => open(current ? run.read : stream));
     // Where only the successor failed, all is well for who is here.
     if (!current) become(now, { reason, retryIn, at: Date.now() + retryIn, limit });
   }
 
-  function pause(wait) {
-    if (current?.read === readPages) return MINUTE;
+  function pause({ read }, wait) {
+    if (current && current.read !== read) return MINUTE;
     if (Date.now() - openedAt >= STEADY) attempt = 0;
     openedAt = Infinity;
     waiting = Number.isFinite(wait) ? 'named' : 'own';
@@ -137,14 +137,16 @@ export function newConnection({ url, credentials, viewer, transport, client }, w
       attempt = 0;
       start('reconnect');
     },
-    /** Asks anew where to begin, by a request that replaces the present one when it has opened. */
+    /** Asks anew where to begin, by a request that replaces the present one when it has opened. Returns one that it cut short. */
     renew() {
+      const before = next;
       if (current) open(current.read);
       else if (!waiting && state !== 'closed') start('topics');
+      return before;
     },
     /** The network is back: soon, but not all in the same moment. */
     hurry() {
-      if (waiting === 'own' || isRefused(state)) timer.set(Math.random() * 1000, () => open(stream));
+      if (waiting === 'own' || isRefused(state)) timer.set(Math.random() * 1000, () => open(current?.read ?? stream));
     },
   };
 }

@@ -37,6 +37,7 @@ export function newUnion(address, lingers) {
   let places = new Map(); // where the connection stands, by mark
   let heads = new Map(); // and where the topics stood when it opened
   let gathering = 0;
+  let pace = GATHERING; // with each request that is cut short by who came meanwhile, the next ones are gathered for longer
   let leaving = 0;
   const waiting = []; // for headers
 
@@ -131,7 +132,7 @@ export function newUnion(address, lingers) {
   }
 
   function gather() {
-    gathering ||= setTimeout(update, GATHERING);
+    gathering ||= setTimeout(update, pace);
   }
 
   function update() {
@@ -145,7 +146,7 @@ export function newUnion(address, lingers) {
     members.forEach((member) => seat(member, places));
     members.forEach(tell);
     // Who has just been rendered may be let in, whatever the others were told.
-    if (isRefused(change.state) || some(lacks)) connection.renew();
+    if (isRefused(change.state) || some(lacks)) pace = connection.renew() ? 2 * pace : GATHERING;
     else if (!granted.every((name) => some(({ names }) => names.includes(name)))) leaving = setTimeout(connection.renew, LINGER);
   }
 
@@ -158,14 +159,22 @@ export function newUnion(address, lingers) {
 
   function became(now) {
     change = now;
-    if (members.size) members.forEach(tell);
-    else close(); // it is opened again when somebody comes
+    if (!members.size) return close(); // it is opened again when somebody comes
+    members.forEach(tell);
+    if (now.state === 'connecting') return;
+    pace = GATHERING;
+    if (!gathering) return;
+    clearTimeout(gathering);
+    gathering = 0;
+    gather();
   }
 
   function close() {
+    clearTimeout(leaving);
     connection?.close();
     connection = null;
     change = {};
+    granted = [];
   }
 
   // Headers are the pages' matter: any of them is asked, and another next time.

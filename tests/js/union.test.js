@@ -6,11 +6,11 @@ import { FakeClock, FakeServer, at, block, event, opening, put, settle } from '.
 
 const GATHERING = 30;
 
-function setUp({ answers, asked, ...address } = {}) {
+function setUp({ answers, asked, lingers = true, ...address } = {}) {
   const clock = new FakeClock();
   const server = new FakeServer(clock, answers);
   put({ fetch: server.fetch, random: () => 0.5 });
-  const enter = newUnion({ url: 'https://site.test/livefeed/', client: 'tests', ...address }, true);
+  const enter = newUnion({ url: 'https://site.test/livefeed/', client: 'tests', ...address }, lingers);
   const members = [];
   const page = enter(({ n, cursor, event, change, ask }) => {
     if (ask) return asked ? asked(ask) : page.take({ headers: undefined });
@@ -98,6 +98,34 @@ test('a server that ends the old stream because the new one has its place change
   assert.deepEqual(first.states, ['connecting start', 'open open']);
   assert.deepEqual(data(more), [2]);
   assert.equal(it.server.requests.length, 2);
+});
+
+test('who comes faster than requests open does not keep them from opening', async () => {
+  const [opens, every] = [400, 20]; // ms
+  const answers = (_, index = it.server.requests.length - 1) => it.clock.setTimeout(() => open(index), opens) && {};
+  const it = setUp({ answers });
+  const open = (index) => {
+    const { signal, headers } = it.server.requests[index];
+    const cursor = headers['Last-Event-ID'].slice(0, at('a', 1).length);
+    if (!signal.aborted) it.server.streams[index].send(opening(['a'], [cursor], { head: [at('a', 500)] }));
+  };
+  const opened = (member) => member.states.some((state) => /^(catching-up|open)/.test(state));
+  const first = it.add('a', at('a', 500));
+  await it.clock.advance(opens + GATHERING);
+  const members = [];
+  for (let place = 499; place > 300; place -= 1) {
+    members.push(it.add('a', at('a', place)));
+    await it.clock.advance(every);
+  }
+  const count = members.filter(opened).length;
+  assert.ok(opened(first) && count > 100, `${count} of ${members.length} are open while more come`);
+  await it.clock.advance(4 * opens);
+  assert.ok(members.every(opened));
+  assert.ok(it.server.requests.length < members.length / 3, `${it.server.requests.length} requests`);
+  const { length } = it.server.requests;
+  it.add('a', at('a', 1));
+  await it.gather();
+  assert.equal(it.server.requests.length, length + 1); // at once again
 });
 
 test('a successor that fails is tried again, while the old stream goes on', async () => {
@@ -274,6 +302,70 @@ test('what nobody wants any more is dropped after a while, and after the last me
   await it.leave(back);
   await it.clock.advance(5000);
   assert.deepEqual([it.server.requests[1].signal.aborted, it.clock.timers.size], [true, 0]);
+});
+
+test('what nobody wants any more when a request opens is dropped after a while', async () => {
+  const it = setUp();
+  const [, gone] = [it.add('a', at('a', 1)), it.add('b', at('b', 1))];
+  await it.gather();
+  await it.leave(gone);
+  await it.server.stream.send(opening(['a', 'b'], [at('a', 1), at('b', 1)]));
+  await it.clock.advance(6000);
+  assert.deepEqual(it.server.topics, [['a', 'b'], ['a']]);
+});
+
+test('where the union does not linger, nothing is left when everybody has gone', async () => {
+  const it = setUp({ lingers: false });
+  const [, gone] = [it.add('a', at('a', 1)), it.add('b', at('b', 1))];
+  await it.gather();
+  await it.server.stream.send(opening(['a', 'b'], [at('a', 1), at('b', 1)]));
+  await it.leave(gone); // its topic is to be dropped after a while
+  it.page.leave();
+  await it.clock.advance(60_000);
+  assert.deepEqual([it.server.requests.length, it.clock.timers.size], [1, 0]);
+});
+
+test('who comes without a cursor stands at now, not where a connection that was closed had been', async () => {
+  const it = setUp();
+  await it.leave(it.add('a', at('a', 1)), await it.gather());
+  await it.server.stream.send(opening(['a'], [at('a', 1)]));
+  await it.clock.advance(3_600_000);
+  it.add('b', at('b', 1));
+  await it.gather();
+  it.add('a', '');
+  await it.gather();
+  assert.deepEqual(it.server.cursors, [at('a', 1), at('b', 1), at('b', 1)]);
+});
+
+test('a page that goes before it has said its headers does not keep the next one waiting', async () => {
+  const asks = [];
+  const it = setUp({ asked: (ask) => asks.push(ask) });
+  await it.leave(it.add('a', at('a', 1)), await it.gather());
+  const next = it.add('b', at('b', 1));
+  await it.gather();
+  assert.equal(asks.length, 2);
+  it.page.take({ headers: {} });
+  await settle();
+  await it.server.stream.send(opening(['b'], [at('b', 1)]));
+  assert.deepEqual(next.states.at(-1), 'open open');
+});
+
+test('while pages are read, a newcomer whose first request fails gets pages all the same', async () => {
+  let fails = 1;
+  const told = ({ Accept }, topics) => {
+    if (Accept !== 'application/json') return 'hangs';
+    if (topics.includes('b') && fails-- > 0) return 'refused';
+    const body = { topics, unnamed: [], events: [], resets: [], cursor: topics.map((topic) => at(topic, 1)).join('.') };
+    return { type: Accept, body };
+  };
+  const it = setUp({ answers: ({ headers }) => told(headers, it.server.topics.at(-1)) });
+  const first = it.add('a', at('a', 1));
+  await it.clock.advance(GATHERING + 10_000);
+  assert.deepEqual(first.states.at(-1), 'polling held');
+  const second = it.add('b', at('b', 1));
+  await it.clock.advance(10_000);
+  assert.ok(fails < 0);
+  assert.equal(second.states.at(-1), 'polling held');
 });
 
 test('a stream that is cut while nobody is here is opened again when somebody comes', async () => {

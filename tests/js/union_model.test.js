@@ -38,9 +38,9 @@ class Model {
     return say(stream, opening(topics, cursor(), { head: topics.map((topic) => at(topic, this.heads[topic])) }));
   }
 
-  /** Lets new streams open, and each that is open say the next event of one of its topics. */
+  /** Lets new streams open, some of them later, and each that is open say the next event of one of its topics. */
   async speak(below) {
-    while (this.#streams.length < this.server.streams.length) {
+    while (this.#streams.length < this.server.streams.length && below(3)) {
       const index = this.#streams.length;
       await this.#begin(this.server.streams[index], this.server.requests[index]);
     }

@@ -15,8 +15,8 @@ async function together(t, topics, options) {
   for (const topic of topics) {
     const page = browser.page();
     members.push(Object.assign(page.add(topic, at(topic, 1)), { page }));
-    await browser.gather();
   }
+  await browser.gather();
   const names = [...new Set(topics)];
   await browser.server.stream.send(opening(names, names.map((name) => at(name, 1))));
   return { browser, server: browser.server, members };
