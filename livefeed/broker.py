@@ -43,8 +43,9 @@ OUTBOX_REVOCATIONS = 1000
 REVOCATIONS = ":revocations"
 #: Seconds that one message may take: a layer that hangs is away.
 SEND_SECONDS = 5.0
-#: Seconds that a process which ends (a command, a worker) gives its last messages.
-LAST_WORDS = 2.0
+#: Seconds that a process which ends (a command, a worker) gives its last messages: what one may take. On a busy machine
+#: it takes more than one second to load a client of Redis and to connect.
+LAST_WORDS = SEND_SECONDS
 
 
 def channel_layer() -> Any:

@@ -402,6 +402,27 @@ def test_a_command_ends_although_the_layer_never_answers() -> None:
     run([sys.executable, "-c", HANGING], env=ALONE, limit=30)
 
 
+SLOW = """
+import asyncio, sys
+import django
+django.setup()
+from livefeed import broker, recheck
+
+class Slow:
+    async def group_send(self, group, message):
+        await asyncio.sleep(2.5)
+        sys.stdout.write(message["type"])
+        sys.stdout.flush()
+
+broker.channel_layer = lambda: Slow()
+recheck(topic="build")
+"""
+
+
+def test_a_command_on_a_busy_machine_says_its_last_word_before_it_ends() -> None:
+    assert run([sys.executable, "-c", SLOW], env=ALONE, limit=60) == "livefeed.revocations"
+
+
 # -- a failing layer never fails the writer -------------------------------------------------------------------------
 
 
