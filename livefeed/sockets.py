@@ -24,5 +24,5 @@ def give_up_after(connection: Any, seconds: float) -> None:
     set_option = getattr(connection, "setsockopt", None)
     family = getattr(connection, "family", None)
     if USER_TIMEOUT is not None and seconds and set_option and family in {socket.AF_INET, socket.AF_INET6}:
-        with contextlib.suppress(OSError):  # the client has left
+        with contextlib.suppress(OSError, ValueError):  # the client has left; to uvloop it is a bad value then
             set_option(socket.IPPROTO_TCP, USER_TIMEOUT, min(round(seconds * 1000), MOST))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import pytest
+import uvloop
 
 from livefeed import sockets
 from livefeed.conf import MOST_SECONDS
@@ -45,3 +49,23 @@ def test_what_is_no_connection_of_tcp_is_left_alone(connection: socket.socket, m
 def test_a_client_that_has_left_is_no_error(connection: socket.socket) -> None:
     connection.close()
     give_up_after(connection, 60.0)
+
+
+@pytest.mark.parametrize("runner", [asyncio.Runner, partial(asyncio.Runner, loop_factory=uvloop.new_event_loop)])
+def test_nor_is_one_whose_connection_a_loop_has_closed(runner: Any) -> None:
+    async def leave() -> None:
+        loop = asyncio.get_running_loop()
+        came: asyncio.Future[asyncio.StreamWriter] = loop.create_future()
+        async with await asyncio.start_server(lambda _, writer: came.set_result(writer), "127.0.0.1", 0) as server:
+            _, client = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer = await came
+            connection = writer.get_extra_info("socket")
+            for each in (client, writer):
+                each.transport.abort()
+            await asyncio.sleep(0.05)
+        give_up_after(connection, 60.0)
+        with pytest.raises((OSError, ValueError)):
+            connection.setsockopt(socket.IPPROTO_TCP, OPTION, 1)
+
+    with runner() as running:
+        running.run(leave())
