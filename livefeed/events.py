@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from secrets import token_hex
 from typing import Any, NamedTuple
 
 from django.core.serializers.json import DjangoJSONEncoder
@@ -44,7 +44,7 @@ class Event:
     topic: str
     type: str
     json: str
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    id: str = field(default_factory=lambda: token_hex(16))
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     seq: int | None = None
     size: int = field(init=False, compare=False, repr=False)

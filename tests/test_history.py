@@ -8,6 +8,7 @@ import re
 import time
 import unittest
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -362,6 +363,28 @@ def test_times_are_kept_where_a_site_has_no_time_zones(database: DatabaseHistory
     database.append(some("two", 1))
     moved, _ = database.moved(marker)
     assert "two" in moved
+
+
+@pytest.mark.parametrize("use_tz", [True, False])
+def test_what_is_recorded_together_reads_as_it_was_published(
+    database: DatabaseHistory, settings: Any, use_tz: bool
+) -> None:
+    settings.USE_TZ, settings.TIME_ZONE = use_tz, "Asia/Tokyo"
+    texts = ["plain", 'a "quoted" \\ text', "Grüße \u2028 🎉 \0", "%s %(topic)s {}", "null", "x" * 10_000]
+    moment = datetime.datetime(2025, 1, 2, 3, 4, 5, 678_901, datetime.UTC)
+    events = [
+        replace(new_event(f"build:{number % 7}", text, "x.y:z-1"), created_at=moment)
+        for number, text in enumerate(texts * 40)
+    ]
+    with transaction.atomic():
+        database.record(events)
+    for stretch in database.number({event.topic for event in events}):
+        assert list(map(content, stretch.events)) == [content(each) for each in events if each.topic == stretch.topic]
+    assert sum(head.seq for head in database.heads([f"build:{number}" for number in range(7)]).values()) == len(events)
+
+
+def content(event: Event) -> tuple[Any, ...]:
+    return event.id, event.type, event.json, event.size, event.created_at
 
 
 @pytest.mark.parametrize("way", ["record", "append"])

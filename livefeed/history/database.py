@@ -85,7 +85,8 @@ class DatabaseHistory(History):
         return connections[self.alias].vendor != "sqlite"
 
     def record(self, events: Sequence[Event]) -> None:
-        insert(connections[self.alias], events)
+        write = postgresql.insert if self._is_postgresql and len(events) > 1 else insert
+        write(connections[self.alias], events)
 
     def record_while(self, row: Row, event: Event) -> bool:
         record = partial(postgresql.record_while, connections[self.alias], row, event)

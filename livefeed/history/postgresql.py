@@ -1,9 +1,10 @@
-"""Numbering in one statement, which PostgreSQL can do: one round trip, and no transaction to begin and to commit.
+"""Many events by one parameter, and numbering in one statement: one round trip, and no transaction around it.
 
-A statement has one snapshot, taken before it locks anything. So each of these looks up the topic's head in that, and
-moves it on only where it still is the same once the topic's row is locked: at READ COMMITTED an UPDATE that had to wait
-for a row looks at its conditions again, with the row as it is then (PostgreSQL's documentation, 13.2.1). Each numbering
-moves the head, hence nobody has numbered anything in between, and what the snapshot shows without a number has none.
+A statement that numbers has one snapshot, taken before it locks anything. So each of these looks up the topic's head in
+that, and moves it on only where it still is the same once the topic's row is locked: at READ COMMITTED an UPDATE that
+had to wait for a row looks at its conditions again, with the row as it is then (PostgreSQL's documentation, 13.2.1).
+Each numbering moves the head, hence nobody has numbered anything in between, and what the snapshot shows without a
+number has none.
 
 Otherwise nothing is changed and None returned: the topic is new, or somebody else is at it, or there is nothing to do.
 Whoever holds the topic's lock already when the statement begins finds it fresh in any case.
@@ -11,16 +12,18 @@ Whoever holds the topic's lock already when the statement begins finds it fresh 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..events import Event, Stretch
 from .base import Row
-from .rows import event_of, values_of
+from .rows import event_of, portions, values_of
 
 #: What moving the head on by ``{count}`` changes in the topic's row. The time is that behind the lock, and not that of
 #: the statement's begin: no look may come in between by longer than it overlaps, and ages grow with the numbers.
@@ -58,13 +61,30 @@ SELECT %s, moved.head + place, uid, type, data, size, created_at, clock_timestam
 FROM moved, (VALUES {{given}}) AS given (place, uid, type, data, size, created_at) ORDER BY place
 RETURNING seq, (SELECT epoch FROM moved)
 """
+_INSERT = """INSERT INTO "livefeed_event" (topic, uid, type, data, size, created_at)
+SELECT topic, uid, type, data, size, created_at FROM ROWS FROM (json_to_recordset(%s::json)
+  AS (topic text, uid text, type text, data text, size integer, created_at timestamptz)
+) WITH ORDINALITY ORDER BY ordinality
+"""
 # A SELECT that had to wait for a row it locks goes on with what that row is then (13.2.1 as well), or without it.
 _RECORD = """
 WITH held AS MATERIALIZED (SELECT {columns} FROM {table} WHERE {key} = %s FOR NO KEY UPDATE)
 INSERT INTO "livefeed_event" (topic, uid, type, data, size, created_at)
 SELECT %s::text, %s::text, %s::text, %s::text, %s::integer, %s::timestamptz FROM held WHERE {same}
 """
+_COLUMNS = ("topic", "uid", "type", "data", "size", "created_at")
 _GIVEN = "(%s, %s, %s, %s, %s, %s::timestamptz)"
+
+
+def insert(connection: BaseDatabaseWrapper, events: Sequence[Event]) -> None:
+    """Write events, without numbers, in the transaction at hand.
+
+    A statement with a parameter for each value takes the driver as long to read as to run, and it is never the same.
+    """
+    with transaction.mark_for_rollback_on_error(using=connection.alias), connection.cursor() as cursor:
+        for some in portions(events, most=len(events)):
+            rows = [dict(zip(_COLUMNS, (event.topic, *values_of(connection, event)), strict=True)) for event in some]
+            cursor.execute(_INSERT, [json.dumps(rows, default=str, ensure_ascii=False)])
 
 
 def number(connection: BaseDatabaseWrapper, topic: str) -> Stretch | None:

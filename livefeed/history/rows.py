@@ -30,11 +30,11 @@ def insert(connection: BaseDatabaseWrapper, events: Sequence[Event]) -> None:
             cursor.execute(sql + ", ".join([_ROW] * len(some)), params)
 
 
-def portions(events: Sequence[Event]) -> Iterator[Sequence[Event]]:
-    """Cut events for statements of BATCH rows, and about PAGE_BYTES of data: MariaDB takes 16 MiB, quotes doubled."""
+def portions(events: Sequence[Event], most: int = BATCH) -> Iterator[Sequence[Event]]:
+    """Cut events for statements of so many rows, and about PAGE_BYTES of data: MariaDB takes 16 MiB, quotes doubled."""
     start = 0
     while start < len(events):
-        count = fitting((event.size for event in events[start : start + BATCH]), PAGE_BYTES)
+        count = fitting((event.size for event in events[start : start + most]), PAGE_BYTES)
         yield events[start : start + count]
         start += count
 
