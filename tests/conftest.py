@@ -15,12 +15,15 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from django.test import TransactionTestCase
 
 from tests.npm import install
 from tests.services import NEEDS, RedisServer, fresh_mariadb, fresh_postgres
 
 pytest_plugins = ["tests.relay_fixtures"]
 
+#: What lets a test use the database, as pytest-django names it.
+DATABASE = {"db", "transactional_db"}
 LEFT_OUT = "left out for want of"
 
 # Property tests have no deadline, since the machine may be busy, and leave nothing behind.
@@ -28,16 +31,31 @@ hypothesis.settings.register_profile("livefeed", deadline=None, database=None)
 hypothesis.settings.load_profile("livefeed")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    words = "leave out tests that may not use the database: they are the same on every one"
+    parser.addoption("--only-database", action="store_true", help=words)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"needs(*names): skip without these; any of {', '.join(NEEDS)}")
     config.addinivalue_line("markers", "browser: the same as needs('chromium')")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         for name in _needs(item):
             if name not in NEEDS:
                 raise pytest.UsageError(f"{item.nodeid} needs {name!r}, which is none of {', '.join(NEEDS)}.")
+    if config.getoption("--only-database"):
+        config.hook.pytest_deselected(items=[item for item in items if not _may_use_the_database(item)])
+        items[:] = filter(_may_use_the_database, items)
+
+
+def _may_use_the_database(item: pytest.Item) -> bool:
+    """Tell whether pytest-django lets a test use the database."""
+    of_django = issubclass(getattr(item, "cls", None) or object, TransactionTestCase)
+    fixtures: list[str] = getattr(item, "fixturenames", [])
+    return of_django or bool(item.get_closest_marker("django_db")) or not DATABASE.isdisjoint(fixtures)
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,10 @@ SEEDS = int(os.environ.get("LIVEFEED_SIMULATION_SEEDS", "100"))
 #: Seeds within which each bug is found.
 ENOUGH = 100
 
-pytestmark = pytest.mark.timeout(120 + SEEDS)
+#: Seconds after which a run hangs: many times what one takes on a machine that does nothing else.
+LIMIT = 600 + 10 * SEEDS
+
+pytestmark = pytest.mark.timeout(3 * LIMIT)
 
 
 def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -31,7 +34,7 @@ def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=100 + SEEDS,
+        timeout=LIMIT,
         check=False,
     )
 
