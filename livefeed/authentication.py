@@ -31,7 +31,7 @@ from django.utils.module_loading import import_string
 from .accounts import key_of, known_users
 from .conf import settings
 from .exceptions import AuthenticationFailed
-from .tokens import Token, password_digest, password_holds, read_token
+from .tokens import Token, password_holds, read_token
 
 logger = logging.getLogger("livefeed.authentication")
 
@@ -71,11 +71,15 @@ class Asked:
 
 
 class Identity(NamedTuple):
-    """Who an authenticator says it is. ``scope``: the most that they may read, by what they showed; None: anything."""
+    """Who an authenticator says it is. ``scope``: the most that they may read, by what they showed; None: anything.
+
+    ``by_django``: it is whom Django's own authentication knows, so that their session may be all the proof there is.
+    """
 
     user: Any
     scope: frozenset[str] | None = None
     proof: Account | Asked | None = None
+    by_django: bool = False
 
 
 def token(request: HttpRequest) -> Identity | None:
@@ -101,7 +105,7 @@ def session(request: HttpRequest) -> Identity | None:
     user = getattr(request, "user", None)
     if user is None or not user.is_authenticated:
         return None
-    return Identity(user, None, Account(password_digest(user)))
+    return Identity(user, by_django=True)
 
 
 def authenticate(request: HttpRequest) -> Identity | None:

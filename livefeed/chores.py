@@ -1,12 +1,15 @@
-"""What is done every so often on an event loop, and done again when it failed."""
+"""What is done every so often on an event loop, done again when it failed, and brought to its end."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 logger = logging.getLogger("livefeed.chores")
+
+#: Seconds after which a task that was cancelled, and goes on, is cancelled again.
+AGAIN = 0.5
 
 
 async def repeat(name: str, every: float, work: Callable[[], Awaitable[object]]) -> None:
@@ -29,3 +32,17 @@ async def repeat(name: str, every: float, work: Callable[[], Awaitable[object]])
             if failing:
                 logger.warning("%s works again.", name)
             failing = False
+
+
+async def end(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel tasks, and those that go on again and again, until all are over.
+
+    A cancellation may get lost: ``asyncio.wait_for()`` of Python 3.11, and with it the client of Redis, swallows one
+    that comes in the very moment in which what it waits for is done.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=AGAIN)
+    await asyncio.gather(*tasks, return_exceptions=True)

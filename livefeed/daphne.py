@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 from .outlets import Message, Write
@@ -92,29 +91,24 @@ class DaphneRequests:
 
     def __init__(self) -> None:
         self.stopping = False
-        self._flows: dict[asyncio.Task[Any], DaphneFlow] = {}
+        self._tasks: dict[DaphneFlow, asyncio.Task[Any] | None] = {}
 
-    @contextlib.contextmanager
-    def under_way(self, flow: DaphneFlow | None) -> Iterator[None]:
-        """Keep in mind that a request is under way in this task, if it is one of Daphne's."""
-        task = asyncio.current_task()
-        if flow is None or task is None:
-            yield
-            return
-        self._flows[task] = flow
-        try:
-            yield
-        finally:
-            del self._flows[task]
+    def begin(self, flow: DaphneFlow) -> None:
+        """Keep in mind that a request is under way in this task."""
+        self._tasks[flow] = asyncio.current_task()
+
+    def is_over(self, flow: DaphneFlow) -> None:
+        """Forget it."""
+        self._tasks.pop(flow, None)
 
     async def end(self, grace: float) -> None:
         """End what Daphne would drop, and wait until that is done, at most ``grace`` seconds."""
         self.stopping = True
-        flows = dict(self._flows)
-        for flow in flows.values():
+        tasks = dict(self._tasks)
+        for flow in tasks:
             flow.disconnect()
-        if flows:
-            await asyncio.wait(flows, timeout=grace)
+        if waited_for := [task for task in tasks.values() if task is not None]:
+            await asyncio.wait(waited_for, timeout=grace)
         for _ in range(TURNS):
             await asyncio.sleep(0)
 

@@ -12,23 +12,26 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
-from typing import IO, Any
+from io import BytesIO
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
-from asgiref.sync import SyncToAsync
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 from django.conf import settings as django_settings
-from django.core.exceptions import RequestAborted
-from django.core.handlers.asgi import ASGIHandler, ASGIRequest, get_script_prefix
+from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.core.signals import request_finished, request_started
 from django.http.response import HttpResponseBadRequest, HttpResponseBase
 from django.urls import set_script_prefix
 from django.utils.module_loading import import_string
 
-from .streams import EventStreamResponse
+from .outlets import END, Message, part
+from .responses import EventStreamResponse, start_of
 from .threads import Threads, kept_connections
 from .views import blocking_stream, stream
 from .visits import VISIT, Visit
 
-Message = MutableMapping[str, Any]
+P = ParamSpec("P")
+T = TypeVar("T")
+
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Scope = MutableMapping[str, Any]
@@ -40,13 +43,24 @@ Answers = deque[HttpResponseBase]
 CLOSING = 2
 
 
+class Opening(NamedTuple):
+    """A stream that nobody has changed, and the message with which its response starts.
+
+    To Django its request is over: a thread's work for it is done, and so are its caches and connections.
+    """
+
+    start: Message
+    response: EventStreamResponse
+
+
 class StreamHandler(ASGIHandler):
     """Django's handler of requests, for those for streams."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._answering = Threads(0)  # the door lets in a few at a time, and one that hangs must not keep others out
-        self._closing = Threads(CLOSING)
+        # The door lets in a few at a time, and one that hangs must not keep others out.
+        self._answering = _in_thread(self._answer, Threads(0))
+        self._closing = _in_thread(_close, Threads(CLOSING))
 
     def load_middleware(self, is_async: bool = False) -> None:
         """Load the middleware in its synchronous form."""
@@ -57,59 +71,74 @@ class StreamHandler(ASGIHandler):
         made: Callable[..., Any] = super().make_view_atomic(blocking_stream if view is stream else view)
         return made
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]
-        """Answer a request, and stay with it until its stream ends or its client leaves."""
-        try:
-            body = await self.read_body(receive)
-        except RequestAborted:
-            return
-        answers: Answers = deque(maxlen=1)
+    async def __call__(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:  # type: ignore[override]
+        """Answer a request whose body is there, and stay with it until its stream ends or its client leaves."""
+        response: HttpResponseBase | None = None
         leaving = _Leaving(asyncio.current_task())
         listening = asyncio.ensure_future(self.listen_for_disconnect(receive))
         listening.add_done_callback(leaving)
         try:
-            response = await self._ask(scope, body, answers)
-            if not leaving.took_place():  # a rule of the site's may have caught what was to end it
-                await self.send_response(response, send)  # type: ignore[arg-type]
+            answer = await self._ask(scope, body)
+            if isinstance(answer, Opening):
+                start, stream = answer.start, answer.response.begin()
+                del answer  # as long as a stream lasts, nothing is held that is not needed
+                try:
+                    if not leaving.took_place():  # a rule of the site's may have caught what was to end it
+                        await send(start)
+                        del start
+                        async for chunk in stream:
+                            await send(part(chunk))
+                            del chunk
+                        await send(END)
+                finally:
+                    stream.drop()
+            else:
+                response = answer
+                if not leaving.took_place():
+                    async with ThreadSensitiveContext():  # for what a middleware has made of a stream
+                        await self.send_response(response, send)  # type: ignore[arg-type]
         except asyncio.CancelledError:
             if not leaving.took_place():
                 raise
         finally:
             leaving.is_over()
             listening.cancel()
+            if response is not None:
+                await asyncio.shield(self._closing(deque([response])))
+
+    async def _ask(self, scope: Scope, body: bytes) -> HttpResponseBase | Opening:
+        answers: Answers = deque(maxlen=1)
+        try:
+            with Visit() as visit:
+                scope[VISIT] = visit
+                answer = await self._answering(scope, body, visit, answers)
+                del scope[VISIT]
+                return answer
+        except BaseException:
             if answers:
-                await asyncio.shield(_in_thread(self._closing, _close, answers))
+                await asyncio.shield(self._closing(answers))
+            raise
 
-    async def _ask(self, scope: Scope, body: IO[bytes], answers: Answers) -> HttpResponseBase:
-        with Visit() as visit:
-            scope[VISIT] = visit
-            response: HttpResponseBase = await _in_thread(self._answering, self._answer, scope, body, visit, answers)
-            del scope[VISIT]  # as long as a stream lasts, nothing is held that is not needed
-        return response
-
-    def _answer(self, scope: Scope, body: IO[bytes], visit: Visit, answers: Answers) -> HttpResponseBase:
-        with kept_connections():
+    def _answer(self, scope: Scope, body: bytes, visit: Visit, answers: Answers) -> HttpResponseBase | Opening:
+        with kept_connections() as keep:
             set_script_prefix(get_script_prefix(scope))
             request_started.send(sender=ASGIHandler, scope=scope)
+            request, refusal = self.create_request(scope, BytesIO(body))
             try:
-                response = self._respond(scope, body)
+                response: HttpResponseBase = (
+                    self.get_response(request) if request is not None else refusal or HttpResponseBadRequest()
+                )
             except asyncio.CancelledError:  # what a rule awaited was broken off
-                body.close()
                 request_finished.send(sender=ASGIHandler)
                 raise
             response._handler_class = ASGIHandler  # type: ignore[attr-defined]
+            if request is not None and isinstance(response, EventStreamResponse) and response.is_untouched:
+                keep()
+                if response.close_early(request):
+                    return Opening(start_of(response), response)
             answers.append(response)
         if visit.is_broken_off:  # nobody waits for it
             _close(answers)
-        return response
-
-    def _respond(self, scope: Scope, body: IO[bytes]) -> HttpResponseBase:
-        request, refusal = self.create_request(scope, body)
-        if request is None:
-            body.close()
-            return refusal or HttpResponseBadRequest()
-        response: HttpResponseBase = self.get_response(request)
-        _let_go(request, response)
         return response
 
 
@@ -135,26 +164,15 @@ class _Leaving:
         self._sending = None
 
 
-def _let_go(request: ASGIRequest, response: HttpResponseBase) -> None:
-    """Don't keep a request, some kilobytes with its session and user, as long as its stream lasts.
-
-    A middleware that has wrapped the stream may still look at it.
-    """
-    closers: list[Callable[[], Any]] = response._resource_closers  # type: ignore[attr-defined]
-    if isinstance(response, EventStreamResponse) and response.is_untouched:
-        closers.remove(request.close)
-        request.close()
-
-
 def _close(answers: Answers) -> None:
     """Close a response, if nobody else did: when its client leaves, its thread may just be done with it."""
     with kept_connections(), suppress(IndexError):
         answers.pop().close()
 
 
-async def _in_thread(threads: Threads, job: Callable[..., Any], *args: Any) -> Any:
-    """Run a job as a request's: context variables go along and come back, and coroutines that it calls run here."""
-    return await SyncToAsync(job, thread_sensitive=False, executor=threads)(*args)  # type: ignore[arg-type]
+def _in_thread(job: Callable[P, T], threads: Threads) -> SyncToAsync[P, T]:
+    """Make a job a request's: context variables go along and come back, and coroutines that it calls run here."""
+    return SyncToAsync(job, thread_sensitive=False, executor=threads)  # type: ignore[arg-type]
 
 
 def takes_the_short_way(application: Any) -> bool:

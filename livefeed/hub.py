@@ -14,7 +14,7 @@ from typing import Any
 
 from . import broker
 from .announcing import announce
-from .chores import repeat
+from .chores import end, repeat
 from .conf import settings
 from .events import Event, Stretch
 from .flushing import Flusher
@@ -22,8 +22,9 @@ from .history import EMPTY, PAGE_BYTES, Head, Page, get_history, position_of, un
 from .membership import Membership
 from .pool import Pool
 from .revocations import Revocation
-from .tail import Budget, Fit, Frame, Subscription, Tail
+from .tail import Subscription, Tail
 from .trimming import trim
+from .window import Budget, Fit, Frame
 
 logger = logging.getLogger("livefeed.hub")
 
@@ -73,10 +74,7 @@ class Hub:
 
     async def stop(self) -> None:
         """Leave the layer, let go of threads and connections. Streams have to be closed before."""
-        tasks = [*self._tasks, *self._membership.under_way(), *([self._tidying] if self._tidying else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end([*self._tasks, *self._membership.under_way(), *([self._tidying] if self._tidying else [])])
         self._tasks = []
         for topic in list(self.tails):
             await self._close_tail(topic)

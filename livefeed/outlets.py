@@ -64,6 +64,10 @@ class Outlet(Protocol):
         """Cut the connection, because of the exception that is handled."""
 
 
+#: The message that ends a body.
+END: Message = {"type": "http.response.body"}
+
+
 def part(chunk: bytes) -> Message:
     """Return the message that brings a part of a body."""
     return {"type": "http.response.body", "body": chunk, "more_body": True}

@@ -21,7 +21,8 @@ from .hub import Hub
 from .outlets import Outlet
 from .personal import Asker, Question
 from .streams import EventStream, own_block
-from .tail import CHUNK_BYTES, Frame, Placed, Subscription, Tail, created_at, placed
+from .tail import Placed, Subscription, Tail, created_at, placed
+from .window import CHUNK_BYTES, Frame
 
 #: Events that a stream asks for at a time: as many as a page of history has.
 BATCH_EVENTS = 200

@@ -14,7 +14,8 @@ from django.http import HttpResponse, JsonResponse
 
 from . import sse
 from .exceptions import LimitReached
-from .streams import HEADERS, own_block
+from .responses import HEADERS
+from .streams import own_block
 
 #: Milliseconds after which a client that was refused is told to come back.
 REFUSED_RETRY = (15_000, 30_000)

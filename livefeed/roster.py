@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from .access import Grant, rechecked
-from .chores import repeat
+from .chores import end, repeat
 from .conf import settings
 from .cursors import Cursor
 from .exceptions import LimitReached
@@ -155,14 +155,16 @@ class Roster:
         if self._acquiring is None or self._acquiring.done():
             self._acquiring = asyncio.get_running_loop().create_task(self._acquire_wanted())
         try:
-            return await asyncio.shield(lease)
+            return await lease
         except asyncio.CancelledError:
-            lease.add_done_callback(self._give_back_late)  # the client left, but the thread goes on
+            if not lease.cancelled() and not lease.exception():  # it came in the moment in which the client left
+                self._given_back.append(lease.result())
             raise
 
     async def _acquire_wanted(self) -> None:
         while self._wanted:
             wanted, self._wanted = self._wanted[:TOGETHER], self._wanted[TOGETHER:]
+            wanted = [(request, lease) for request, lease in wanted if not lease.done()]
             answers: list[str | Exception]
             try:
                 answers = await self.hub.pool.run(get_leases().acquire_all, [request for request, _ in wanted])
@@ -170,13 +172,12 @@ class Roster:
                 answers = [error] * len(wanted)
             for (_, lease), answer in zip(wanted, answers, strict=True):
                 if isinstance(answer, Exception):
-                    lease.set_exception(answer)
+                    if not lease.done():
+                        lease.set_exception(answer)
+                elif lease.done():  # the client left, but the thread went on
+                    self._given_back.append(answer)
                 else:
                     lease.set_result(answer)
-
-    def _give_back_late(self, acquired: asyncio.Future[str]) -> None:
-        if not acquired.cancelled() and acquired.exception() is None:
-            self._given_back.append(acquired.result())
 
     def enter(self, stream: EventStream) -> None:
         """Take care of a stream from now on."""
@@ -223,10 +224,7 @@ class Roster:
 
     async def close(self) -> None:
         """Give back every lease and stop all work in the background."""
-        tasks = [*self._tasks, *([self._rechecking] if self._rechecking else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end([*self._tasks, *([self._rechecking] if self._rechecking else [])])
         self._tasks = []
         await self._release()
         await self.hub.stop()
@@ -346,7 +344,7 @@ def _names(stream: EventStream) -> set[str]:
 
 
 def _fits(revocation: Revocation, stream: EventStream) -> bool:
-    """Tell whether a revocation means a stream. A session's digest is worked out only for one that names a session."""
+    """Tell whether a revocation means a stream."""
     return (
         revocation.holder in ("", stream.viewer.holder)
         and (not revocation.session or revocation.session == stream.viewer.session_digest)

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from .outlets import Message, Rest, Write, part, write_to_each
 from .sse import with_topic
-from .tail import CHUNK_BYTES, Step, Subscription, Tail
+from .tail import Step, Subscription, Tail
+from .window import CHUNK_BYTES
 
 #: Bytes that an ``id:`` (1 KiB) and a ``topic:`` (200) may take, which of several topics each event has, per reader.
 LONGEST_ID = 1250

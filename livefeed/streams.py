@@ -13,12 +13,11 @@ import contextlib
 import json
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from asgiref.sync import SyncToAsync, sync_to_async
 from django.db import connections
-from django.http import StreamingHttpResponse
 
 from . import rates, sse
 from .conf import settings
@@ -27,8 +26,9 @@ from .history import Head, position_of
 from .hub import Hub
 from .outlets import Outlet, Rest, write_to
 from .resuming import GARBAGE, NOWHERE, best, lost, missed, too_far
-from .tail import CHUNK_BYTES, Frame, Subscription, Tail
+from .tail import Subscription, Tail
 from .viewers import Viewer
+from .window import CHUNK_BYTES, Frame
 
 logger = logging.getLogger("livefeed.streams")
 
@@ -120,13 +120,10 @@ class EventStream:
                     continue  # events may have come while the history was read
             if self._keep_alive_due:
                 return sse.KEEP_ALIVE
-            await self._wait()
+            self._step_in()
+            await self._subscription.wait()
         self._ended = True
         return self._goodbye
-
-    async def _wait(self) -> None:
-        self._step_in()
-        await self._subscription.wait()
 
     @property
     def written_at(self) -> float:
@@ -346,37 +343,6 @@ def reset_block(subscription: Subscription, index: int, head: Head, reason: str)
     subscription.move(index, position_of(head))
     data = {"topic": subscription.tails[index].topic, "reason": reason, "cursor": subscription.cursor}
     return own_block("reset", data, subscription.cursor)
-
-
-class EventStreamResponse(StreamingHttpResponse):
-    """A response whose body is an :class:`EventStream`, handed on as it is unless a middleware wrapped it."""
-
-    def __init__(self, stream: EventStream, outlet: Outlet | None = None) -> None:
-        super().__init__(stream, content_type=sse.CONTENT_TYPE, headers=HEADERS)
-        self._stream = stream
-        self._outlet = outlet
-
-    @property
-    def is_untouched(self) -> bool:
-        """Whether no middleware has wrapped the stream."""
-        untouched: bool = self._iterator is self._stream  # type: ignore[attr-defined]
-        return untouched
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        if not self.is_untouched:  # nothing may go past a middleware
-            return super().__aiter__()
-        if self._outlet is not None:
-            self._stream.use(self._outlet)
-        return self._stream
-
-
-#: "private, no-store" for caches, "no-transform" and X-Accel-Buffering for proxies; with a Content-Encoding set,
-#: Django's GZipMiddleware leaves the stream alone (it would make one gzip member of each event).
-HEADERS = {
-    "Cache-Control": "private, no-store, no-transform",
-    "X-Accel-Buffering": "no",
-    "Content-Encoding": "identity",
-}
 
 
 async def release_request() -> None:

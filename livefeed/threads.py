@@ -6,9 +6,9 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from queue import Empty, SimpleQueue
 from typing import Any, ParamSpec, TypeVar
@@ -78,7 +78,9 @@ class Threads(Executor):
             if self._idle:
                 self._idle.pop().put(work)
             elif not self._most or self._count < self._most:
-                threading.Thread(target=self._live, args=[work], name="livefeed_thread", daemon=True).start()
+                inbox: SimpleQueue[Work | None] = SimpleQueue()
+                inbox.put(work)  # an argument would be kept, with what came of it, for as long as the thread lives
+                threading.Thread(target=self._live, args=[inbox], name="livefeed_thread", daemon=True).start()
                 self._count += 1
             else:
                 self._waiting.append(work)
@@ -92,8 +94,8 @@ class Threads(Executor):
             while self._idle:
                 self._idle.pop().put(None)
 
-    def _live(self, work: Work | None) -> None:
-        inbox: SimpleQueue[Work | None] = SimpleQueue()
+    def _live(self, inbox: SimpleQueue[Work | None]) -> None:
+        work = inbox.get()
         while work is not None:
             tell = work.do()
             work = self._next(inbox)
@@ -142,25 +144,36 @@ def is_lent(connection: BaseDatabaseWrapper) -> bool:
 
 
 @contextmanager
-def kept_connections() -> Iterator[None]:
+def kept_connections() -> Iterator[Callable[[], None]]:
     """Let the block find this thread's connections as the block before left them, if they are still good.
 
     With CONN_MAX_AGE = 0 Django closes a connection when a request begins or ends; a thread that lives for seconds may
     keep it. A higher one holds here too. One whose session was changed (``SET app.user = …``, for row security) is not
     kept at 0: the next request may be somebody else's, on a site that counts on a connection of its own.
+
+    What the block is given does that before its end: for a block in which a request ends by Django's own signals.
     """
-    for connection in _open():
-        if time.monotonic() - _last.job > FRESH and not connection.is_usable():
-            connection.close()
+    mine = connections.all()
+    keep = partial(_keep_all, mine)
+    if time.monotonic() - _last.job > FRESH:
+        for connection in mine:
+            if connection.connection is not None and not connection.is_usable():
+                connection.close()
+    for connection in mine:
+        connection.execute_wrappers.append(_watch)
     try:
-        with ExitStack() as watched:
-            for connection in connections.all():
-                watched.enter_context(connection.execute_wrapper(_watch))
-            yield
+        yield keep
     finally:
-        for connection in _open():
-            _keep(connection)
+        for connection in mine:
+            connection.execute_wrappers.remove(_watch)
+        keep()
         _last.job = time.monotonic()
+
+
+def _keep_all(mine: Iterable[BaseDatabaseWrapper]) -> None:
+    for connection in mine:
+        if connection.connection is not None:
+            _keep(connection)
 
 
 def _keep(connection: BaseDatabaseWrapper) -> None:
@@ -204,7 +217,3 @@ class _Last(threading.local):
 
 
 _last = _Last()
-
-
-def _open() -> list[BaseDatabaseWrapper]:
-    return [each for each in connections.all(initialized_only=True) if each.connection is not None]

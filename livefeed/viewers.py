@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.contrib.auth import SESSION_KEY
@@ -18,7 +18,7 @@ from .addresses import address_of
 from .authentication import Account, Asked, Identity, KeptRequest, ask, authenticate, nobody
 from .exceptions import AuthenticationFailed
 from .sessions import forget_impossible, live_key, stored_sessions
-from .tokens import password_holds
+from .tokens import password_digest, password_holds
 from .topics import hashed, viewer_key
 from .transactions import says_that_a_database_is_away
 
@@ -37,6 +37,8 @@ class Viewer:
 
     ``by_session``: the user is who the session says, so that the end of the session is theirs. ``scope``: the topics
     that a token opens at most; None where no token restricts. ``proof``: what is needed to ask again who it is.
+    ``key``: for whom names are signed. ``session_digest``: what stands for the session wherever its key must not be,
+    or "". Both are asked for again and again, and worked out once.
     """
 
     user: Any
@@ -45,11 +47,12 @@ class Viewer:
     by_session: bool = False
     scope: frozenset[str] | None = None
     proof: Account | Asked | None = None
+    key: str = field(init=False, compare=False)
+    session_digest: str = field(init=False, compare=False)
 
-    @property
-    def key(self) -> str:
-        """For whom names are signed."""
-        return viewer_key(self.user, self.session_key)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", viewer_key(self.user, self.session_key))
+        object.__setattr__(self, "session_digest", hashed("session", self.session_key) if self.session_key else "")
 
     @property
     def digest(self) -> str:
@@ -84,11 +87,6 @@ class Viewer:
         return self.address_holder
 
     @property
-    def session_digest(self) -> str:
-        """What stands for the session wherever its key must not be, or ""."""
-        return hashed("session", self.session_key) if self.session_key else ""
-
-    @property
     def address_holder(self) -> str:
         """Whose limit a connection of this address counts against, for those who are not signed in."""
         return f"address:{hashed('address', self.address)}"
@@ -110,8 +108,9 @@ def viewer_of(request: HttpRequest) -> Viewer:
     if isinstance(identity.proof, Account) and identity.proof.expires_at is not None:  # a token stands for itself
         return Viewer(user, None, address_of(request), False, identity.scope, identity.proof)
     session_key = _session_key(request)
-    by_session = session_key is not None and isinstance(identity.proof, Account) and _is_session_s(request, user)
-    proof = None if by_session else identity.proof
+    stands = identity.by_django and identity.proof is None  # no authenticator around Django's wants to be asked again
+    by_session = stands and session_key is not None and _is_session_s(request, user)
+    proof = Account(password_digest(user)) if stands and not by_session else identity.proof
     return Viewer(user, session_key, address_of(request), by_session, identity.scope, proof)
 
 

@@ -29,7 +29,7 @@ from .listing import items_looked_at
 from .outlets import OUTLET
 from .pages import history_page
 from .refusing import Problem, limited
-from .streams import HEADERS, EventStreamResponse
+from .responses import HEADERS, EventStreamResponse
 from .topics import plain_name, validate_topic
 from .viewers import Viewer, address_of, viewer_of
 from .visits import VISIT, BrokenOff, Visit
@@ -104,7 +104,10 @@ Answer = Callable[[HttpRequest, Viewer, Grant, Visit], HttpResponseBase]
 
 
 def _answer_for(request: HttpRequest) -> Answer:
-    if len(request.headers.get("Accept", "")) > MAX_ACCEPT:
+    accept = request.headers.get("Accept", "")
+    if accept == sse.CONTENT_TYPE:  # as every EventSource says: there is nothing to weigh
+        return _stream
+    if len(accept) > MAX_ACCEPT:
         raise Problem(HTTPStatus.NOT_ACCEPTABLE, f"The Accept header is longer than {MAX_ACCEPT} characters.")
     answers: dict[str, Answer] = {
         sse.CONTENT_TYPE: _stream,

@@ -31,12 +31,12 @@ WRITING = """
     < registry < livefeed
 """
 READING = """
-    trimming < threads < pool < chores < outlets < cohorts < tail < stepping < flushing < resuming < membership <
-    hub < batches < addresses < sessions < accounts < authentication < viewers < rates < origins < access < personal <
-    streams < personal_streams < refusing < roster < pages < links < listing < texts < script < html < snapshots <
-    visits < views < urls < door < sockets < daphne < handler < asgi < checks < admin < testing.capturing <
-    testing.streams < testing.threads < testing.histories < testing < templatetags < templatetags.livefeed <
-    management < management.commands < management.commands.livefeed_connections <
+    trimming < threads < pool < chores < outlets < cohorts < window < tail < stepping < flushing < resuming <
+    membership < hub < batches < addresses < sessions < accounts < authentication < viewers < rates < origins < access <
+    personal < streams < personal_streams < responses < refusing < roster < pages < links < listing < texts < script <
+    html < snapshots < visits < views < urls < door < sockets < daphne < goodbyes < guard < entrance < handler < asgi <
+    checks < admin < testing.capturing < testing.streams < testing.threads < testing.histories < testing <
+    templatetags < templatetags.livefeed < management < management.commands < management.commands.livefeed_connections <
     management.commands.livefeed_new_epoch < management.commands.livefeed_prune < management.commands.livefeed_token <
     migrations < migrations.0001_initial < migrations.0002_claims < apps
 """

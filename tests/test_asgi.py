@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from daphne.http_protocol import WebRequest
 
-from livefeed import LiveFeed, apublish, asgi
-from livefeed.asgi import Guard, Reaper, Wrapped, say_goodbye_on_signals, wrap
+from livefeed import LiveFeed, apublish, goodbyes, guard
+from livefeed.asgi import Wrapped, wrap
+from livefeed.goodbyes import say_goodbye_on_signals
+from livefeed.guard import Guard, Reaper, reaper
 from livefeed.roster import Roster
 from livefeed.streams import EventStream
 from livefeed.testing import open_stream
@@ -87,7 +89,7 @@ class UvicornServer(Server):
 @pytest.fixture(autouse=True)
 def _own_goodbyes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Leave the signals of the test run alone, but for tests that ask for them."""
-    monkeypatch.setattr(asgi, "_goodbyes", {0: None})
+    monkeypatch.setattr(goodbyes, "_goodbyes", {0: None})
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
     for number, handler in handlers.items():
@@ -219,7 +221,7 @@ async def flood(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.fixture
 def quick_reaper(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
-    monkeypatch.setattr(asgi, "REAP_EVERY", 0.01)
+    monkeypatch.setattr(guard, "REAP_EVERY", 0.01)
     settings.LIVEFEED_SEND_TIMEOUT = 0.05
 
 
@@ -253,7 +255,7 @@ async def test_a_stream_that_is_idle_is_no_write_that_waits(quick_reaper: None, 
 
     server = UvicornServer()
     task = asyncio.ensure_future(wrap(application)(HTTP, receive, server.send))
-    looks = asgi.reaper()
+    looks = reaper()
     await eventually(lambda: looks._guards, "the stream is watched")
     for _ in range(3):  # three looks of the reaper, well after the time-out
         await asyncio.sleep(settings.LIVEFEED_SEND_TIMEOUT)
@@ -269,7 +271,7 @@ async def test_without_a_time_out_nobody_is_disconnected(quick_reaper: None, set
     server = UvicornServer()
     task = asyncio.ensure_future(wrap(flood)(HTTP, receive, server.send))
     await eventually(lambda: len(server.sent) > 5, "the stream flows")
-    assert asgi.reaper()._timer is None
+    assert reaper()._timer is None
     task.cancel()
     await asyncio.wait([task])
 
@@ -277,18 +279,18 @@ async def test_without_a_time_out_nobody_is_disconnected(quick_reaper: None, set
 async def test_the_reaper_rests_when_no_stream_is_open(quick_reaper: None) -> None:
     server = UvicornServer()
     task = asyncio.ensure_future(wrap(flood)(HTTP, receive, server.send))
-    await eventually(lambda: asgi.reaper()._timer, "the reaper looks")
+    await eventually(lambda: reaper()._timer, "the reaper looks")
     task.cancel()
     await asyncio.wait([task])
-    await eventually(lambda: asgi.reaper()._timer is None, "the reaper rests")
+    await eventually(lambda: reaper()._timer is None, "the reaper rests")
 
 
 async def test_each_loop_has_a_reaper_of_its_own() -> None:
     async def own() -> Reaper:
-        return asgi.reaper()
+        return reaper()
 
-    assert asgi.reaper() is asgi.reaper()
-    assert await asyncio.to_thread(asyncio.run, own()) is not asgi.reaper()
+    assert reaper() is reaper()
+    assert await asyncio.to_thread(asyncio.run, own()) is not reaper()
 
 
 # -- Daphne -----------------------------------------------------------------------------------------------------------
@@ -437,7 +439,7 @@ class Handler:
 @pytest.fixture
 async def server_handler(monkeypatch: pytest.MonkeyPatch) -> Handler:
     """A server's handler of SIGTERM, and nobody of ours in front of it yet."""
-    monkeypatch.setattr(asgi, "_goodbyes", {})
+    monkeypatch.setattr(goodbyes, "_goodbyes", {})
     handler = Handler()
     signal.signal(signal.SIGTERM, handler)
     return handler
@@ -518,7 +520,7 @@ async def test_signals_are_left_alone_outside_of_the_main_thread(server_handler:
 
 
 async def test_a_signal_that_would_simply_kill_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asgi, "_goodbyes", {})
+    monkeypatch.setattr(goodbyes, "_goodbyes", {})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     say_goodbye_on_signals()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -13,8 +13,9 @@ from livefeed.history import get_history
 from livefeed.hub import Hub
 from livefeed.outlets import Message, Rest
 from livefeed.streams import EventStream, place
-from livefeed.tail import CHUNK_BYTES, Subscription
+from livefeed.tail import Subscription
 from livefeed.viewers import Viewer
+from livefeed.window import CHUNK_BYTES
 from tests.reading import append, eventually, fleeting, numbers, parse
 
 pytest_plugins = ["tests.reading_fixtures"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hmac
 import sys
 import threading
 from collections import Counter
@@ -16,12 +17,16 @@ from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
 import pytest
+from asgiref.sync import ThreadSensitiveContext
 from channels.layers import InMemoryChannelLayer
 from django.contrib.auth.models import User
+from django.contrib.sessions.backends.base import SessionBase
 from django.core.asgi import get_asgi_application
 from django.db import connection
 from django.db.backends.signals import connection_created
 from django.db.backends.utils import CursorWrapper
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from django.test import AsyncClient
 
 from livefeed import broker
@@ -155,11 +160,14 @@ async def test_a_flush_calls_little_more_for_a_reader_in_step_than_what_writes_t
         """Return how many Python functions run, or go on, in the flush of one event."""
         seen: list[str] = []
         hub.receive(*append("t", 1))
+        gc.collect()
+        gc.disable()  # what it calls for the garbage of others is not the flush's
         sys.setprofile(lambda frame, event, _: seen.append(frame.f_code.co_name) if event == "call" else None)
         try:
             hub._flusher._flush()
         finally:
             sys.setprofile(None)
+            gc.enable()
         assert all(len(each.written) == 1 for each in readers)
         return len(seen)
 
@@ -194,9 +202,19 @@ async def test_what_was_delivered_leaves_one_frame_behind_however_many_read(hub:
 # -- connecting -------------------------------------------------------------------------------------------------------
 
 
+#: What is there for a request, and must not be as long as a stream.
+PASSING = (HttpRequest, HttpResponseBase, SessionBase, ThreadSensitiveContext)
+
+
+def passing() -> Counter[type]:
+    """Count what is there for requests, by its kind."""
+    gc.collect()
+    return Counter(kind for each in gc.get_objects() for kind in PASSING if issubclass(type(each), kind))
+
+
 @contextmanager
 def connecting_counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
-    """Count jobs of threads, threads, database connections and statements, whoever they are for."""
+    """Count jobs of threads, threads, digests, database connections and statements, whoever they are for."""
     counts: Counter[str] = Counter()
     submit, start, execute = Threads.submit, threading.Thread.start, CursorWrapper.execute
 
@@ -214,6 +232,7 @@ def connecting_counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]
     connection_created.connect(connected)
     with monkeypatch.context() as patched:
         patched.setattr(Threads, "submit", counted("jobs", submit))
+        patched.setattr(hmac, "new", counted("digests", hmac.new))
         patched.setattr(threading.Thread, "start", counted("threads", start))
         patched.setattr(CursorWrapper, "execute", counted("statements", execute))
         yield counts
@@ -223,17 +242,21 @@ def connecting_counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]
 async def test_to_connect_takes_two_jobs_no_new_thread_or_connection_and_few_statements(
     roster: Roster, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One job answers, with the session's and the user's statement; one takes the lease: a look, and the writing."""
+    """One job answers, with the session's and the user's statement; one takes the lease: a look, and the writing.
+
+    Two of the digests are Django's, of the session and its user, and two are ours, of the session and of the viewer.
+    """
     settings.LIVEFEED_LOOK_INTERVAL = 3600.0
     settings.LIVEFEED_MAX_CONNECTIONS_PER_USER = settings.LIVEFEED_MAX_CONNECTIONS_PER_SESSION = 50
     monkeypatch.setattr("livefeed.threads.PATIENCE", 60.0)
+    before = passing()
     application = wrap(get_asgi_application())
     client = AsyncClient()
     await client.aforce_login(await User.objects.acreate_user("ann"))
     cookie = "; ".join(f"{name}={morsel.value}" for name, morsel in client.cookies.items())
     async with AsyncExitStack() as stack:
-        stack.callback(application._for_streams._answering.shutdown)
-        stack.callback(application._for_streams._closing.shutdown)
+        stack.callback(application._for_streams._answering._executor.shutdown)
+        stack.callback(application._for_streams._closing._executor.shutdown)
 
         async def connect() -> None:
             opening = open_stream("plain", headers={"cookie": cookie}, application=application)
@@ -244,6 +267,8 @@ async def test_to_connect_takes_two_jobs_no_new_thread_or_connection_and_few_sta
         with connecting_counted(monkeypatch) as counts:
             for _ in range(10):
                 await connect()
+        kept = passing() - before
     writing = 1 if connection.vendor == "postgresql" else 3
     assert counts["statements"] <= 10 * (3 + writing)
-    assert counts == {"jobs": 20, "statements": counts["statements"]}
+    assert counts == {"jobs": 20, "digests": 10 * 4, "statements": counts["statements"]}
+    assert not kept, "an open stream holds no more of Django's than its viewer"

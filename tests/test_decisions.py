@@ -23,8 +23,9 @@ from livefeed.exceptions import WrongContext
 from livefeed.history import acursor, get_history
 from livefeed.hub import Hub
 from livefeed.pool import THREADS
+from livefeed.responses import EventStreamResponse
 from livefeed.roster import Roster
-from livefeed.streams import EventStream, EventStreamResponse
+from livefeed.streams import EventStream
 from livefeed.testing import open_stream
 from tests.reading import LIMIT, append, eventually, numbers, parse, pool_threads, subscribe
 from tests.testapp.models import Article

@@ -10,8 +10,9 @@ import pytest
 from asgiref.testing import ApplicationCommunicator
 
 from livefeed import door as module
-from livefeed.asgi import MAX_BODY, wrap
+from livefeed.asgi import wrap
 from livefeed.door import Door, Passage
+from livefeed.entrance import MAX_BODY
 from livefeed.exceptions import LimitReached
 from tests.asgi import application
 from tests.reading import eventually
@@ -228,7 +229,7 @@ async def test_a_body_that_does_not_come_keeps_no_place() -> None:
 
 
 async def test_a_body_that_never_comes_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("livefeed.asgi.BODY_SECONDS", 0.01)
+    monkeypatch.setattr("livefeed.entrance.BODY_SECONDS", 0.01)
     site = Site()
     communicator = ApplicationCommunicator(wrap(site), SCOPE)
     await communicator.send_input({"type": "http.request", "body": b"a", "more_body": True})
@@ -242,7 +243,7 @@ async def test_the_application_gets_the_body_that_came_before_it_was_asked() -> 
     got: list[Any] = []
 
     async def site(scope: Any, receive: Any, send: Any) -> None:
-        got.extend([await receive(), await receive(), await receive()])
+        got.extend([await receive(), await receive()])
 
     communicator = ApplicationCommunicator(wrap(site), SCOPE)
     sent = [
@@ -253,7 +254,7 @@ async def test_the_application_gets_the_body_that_came_before_it_was_asked() -> 
     for message in sent:
         await communicator.send_input(message)
     await communicator.wait(5)
-    assert got == sent
+    assert got == [{"type": "http.request", "body": b"ab", "more_body": False}, {"type": "http.disconnect"}]
 
 
 async def test_a_large_body_is_refused_before_anything_is_asked() -> None:

@@ -30,6 +30,7 @@ from livefeed import LiveFeed, acursor, apublish
 from livefeed import door as door_module
 from livefeed.asgi import wrap
 from livefeed.handler import StreamHandler
+from livefeed.leases import get_leases
 from livefeed.models import Lease
 from livefeed.roster import Roster
 from livefeed.testing import open_stream
@@ -53,6 +54,21 @@ def opened(roster: Roster) -> Callable[..., Any]:
     return lambda *topics, **rest: open_stream(*topics, application=rest.pop("application", application), **rest)
 
 
+@contextmanager
+def finishing() -> Iterator[list[Any]]:
+    """Note for whom ``request_finished`` is sent."""
+    finished: list[Any] = []
+
+    def note(sender: Any, **kwargs: Any) -> None:
+        finished.append(sender)
+
+    request_finished.connect(note)
+    try:
+        yield finished
+    finally:
+        request_finished.disconnect(note)
+
+
 # -- middleware -------------------------------------------------------------------------------------------------------
 
 
@@ -71,7 +87,7 @@ class Hooks:
         self._note("request")
         response = self._get_response(request)
         self._note("response")
-        response["X-Hook"] = "seen"
+        response["X-Hook"] = "déjà vu"
         response.set_cookie("hook", "crumb")
         return response
 
@@ -129,7 +145,7 @@ async def test_headers_and_cookies_of_middleware_reach_the_client(
     roster: Roster, hooks: list[tuple[str, threading.Thread]]
 ) -> None:
     async with open_stream(PLAIN, application=site()) as stream:
-        assert stream.headers["x-hook"] == "seen"
+        assert stream.headers["x-hook"] == "déjà vu"
         assert stream.headers["set-cookie"].startswith("hook=crumb")
         assert stream.headers["content-type"] == "text/event-stream"
         await stream.next()
@@ -156,7 +172,7 @@ class AsyncOnly:
 async def test_where_a_middleware_is_for_async_only_requests_go_the_ordinary_way(roster: Roster, settings: Any) -> None:
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.AsyncOnly"]
     application = site()
-    assert application._for_streams is application.application
+    assert application._for_streams is None
     async with open_stream(PLAIN, application=application) as stream:
         assert (await stream.next()).type == "livefeed-open"
     assert AsyncOnly.called == 1
@@ -168,8 +184,7 @@ class OwnHandler(ASGIHandler):
 
 def test_only_djangos_own_handler_is_replaced() -> None:
     assert isinstance(site()._for_streams, StreamHandler)
-    own = OwnHandler()
-    assert wrap(own)._for_streams is own
+    assert wrap(OwnHandler())._for_streams is None
 
 
 class Breaks(Outer):
@@ -234,6 +249,31 @@ async def test_a_middleware_that_wrapped_the_stream_is_not_passed_by(roster: Ros
         assert (await stream.portion()).endswith(b"DATA: QUIET\n\n/livefeed/")
 
 
+class Ledger(Outer):
+    """A middleware that has something to close with the response, as one that traces or counts has."""
+
+    closed: list[str] = []
+
+    def __call__(self, request: Any) -> Any:
+        response = self._get_response(request)
+        response._resource_closers.append(lambda: self.closed.append(request.path))
+        return response
+
+
+async def test_what_a_middleware_has_to_close_is_closed_when_the_stream_ends(roster: Roster, settings: Any) -> None:
+    settings.MIDDLEWARE = [f"{__name__}.Ledger", *settings.MIDDLEWARE]
+    Ledger.closed.clear()
+    with finishing() as finished:
+        async with open_stream(PLAIN, application=site()) as stream:
+            assert (await stream.next()).type == "livefeed-open"
+            await apublish(PLAIN, "quiet")
+            assert (await stream.next()).data == "quiet"
+            assert (Ledger.closed, finished) == ([], []), "to Django this request is as long as its stream"
+        await eventually(lambda: finished, "the response is closed")
+    assert Ledger.closed == ["/livefeed/"]
+    await eventually(no_lease, "the stream is over")
+
+
 # -- what belongs to a request ----------------------------------------------------------------------------------------
 
 seen_by_the_rule: list[str] = []
@@ -286,7 +326,7 @@ async def test_a_rule_that_is_a_coroutine_runs_on_the_loop_of_the_server(
     assert loops[0] is asyncio.get_running_loop()
 
 
-async def test_the_signals_of_a_request_are_sent_once_the_last_when_its_stream_has_ended(
+async def test_the_signals_of_a_request_are_sent_once_the_last_when_its_thread_is_done_with_it(
     opened: Callable[..., Any],
 ) -> None:
     told: list[tuple[str, Any]] = []
@@ -302,11 +342,29 @@ async def test_the_signals_of_a_request_are_sent_once_the_last_when_its_stream_h
     try:
         async with opened(PLAIN) as stream:
             await stream.next()
-            assert told == [("started /livefeed/", ASGIHandler)]
-        assert told[1:] == [("finished", ASGIHandler)]
+            assert told == [("started /livefeed/", ASGIHandler), ("finished", ASGIHandler)]
+        await eventually(no_lease, "the stream is over")
+        assert len(told) == 2
     finally:
         request_started.disconnect(started)
         request_finished.disconnect(finished)
+
+
+async def test_a_receiver_that_fails_when_a_request_is_over_is_logged_and_keeps_nobody_out(
+    opened: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(**kwargs: Any) -> None:
+        raise ValueError("this receiver can't")
+
+    request_finished.connect(fail)
+    try:
+        async with opened(PLAIN) as stream:
+            assert (await stream.next()).type == "livefeed-open"
+    finally:
+        request_finished.disconnect(fail)
+    await eventually(no_lease, "the stream is over")
+    assert "A receiver of request_finished failed" in caplog.text
+    assert "this receiver can't" in caplog.text
 
 
 made: list[weakref.ref[Any]] = []
@@ -412,21 +470,6 @@ async def test_a_view_that_a_project_has_decorated_is_not_called_without(
 
 
 # -- clients that leave -----------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def finishing() -> Iterator[list[Any]]:
-    """Note for whom ``request_finished`` is sent."""
-    finished: list[Any] = []
-
-    def note(sender: Any, **kwargs: Any) -> None:
-        finished.append(sender)
-
-    request_finished.connect(note)
-    try:
-        yield finished
-    finally:
-        request_finished.disconnect(note)
 
 
 class Gate:
@@ -570,6 +613,28 @@ async def test_whoever_leaves_in_the_moment_in_which_their_stream_opens_leaves_n
     await eventually(no_lease, "no lease is left")
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_whoever_leaves_in_the_moment_in_which_their_lease_comes_leaves_nothing_behind(
+    roster: Roster, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    visitor, run = Visitor(PLAIN), roster.hub.pool.run
+
+    async def run_and_leave(job: Any, *args: Any) -> Any:
+        answer = await run(job, *args)
+        if job == get_leases().acquire_all:
+            visitor.leaves()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        return answer
+
+    with monkeypatch.context() as patched, finishing() as finished:
+        patched.setattr(roster.hub.pool, "run", run_and_leave)
+        await asyncio.wait_for(visitor.comes(), LIMIT)
+        await eventually(lambda: finished, "the request is over")
+    await eventually(no_lease, "the lease is given back")
+    assert len(roster) == 0
+
+
 @pytest.mark.parametrize("stubborn", [False, True])
 async def test_an_awaited_rule_whose_client_left_is_the_end_of_it_even_if_it_goes_on(
     roster: Roster, with_feed: Callable[[type[LiveFeed]], None], caplog: pytest.LogCaptureFixture, stubborn: bool
@@ -636,10 +701,8 @@ async def test_a_server_that_cancels_a_request_hears_of_it(roster: Roster) -> No
 
     serving = asyncio.ensure_future(site()(scope, receive, send))
     await eventually(lambda: len(sent) > 1, "the stream has begun")
-    with finishing() as finished:
-        serving.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await serving
-        await eventually(lambda: finished, "the response is closed")
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
     assert b"livefeed-closing" in sent[-1]["body"]
     assert len(roster) == 0

@@ -17,7 +17,7 @@ from asgiref.sync import sync_to_async
 from django.db import DatabaseError, OperationalError, connection, connections, transaction
 from django.db.models import F
 
-from livefeed import broker, event_published, membership
+from livefeed import broker, chores, event_published, membership
 from livefeed import flushing as flushing_module
 from livefeed import hub as hub_module
 from livefeed.chores import repeat
@@ -29,8 +29,9 @@ from livefeed.hub import Hub
 from livefeed.models import StoredTopic
 from livefeed.pool import THREADS, Pool
 from livefeed.registry import registry
-from livefeed.tail import Budget, Subscription, Tail
+from livefeed.tail import Subscription, Tail
 from livefeed.testing import capture_events
+from livefeed.window import Budget
 from tests.reading import (
     LIMIT,
     append,
@@ -493,6 +494,31 @@ async def test_a_hub_that_stopped_has_no_thread_no_task_and_no_group(
     assert asyncio.all_tasks() == before
     assert not any(layer.groups.values())
     await eventually(lambda: not pool_threads(), "the threads have ended")
+
+
+async def test_a_hub_stops_although_the_layer_takes_the_end_for_its_own(
+    memory: History, layer: Any, new_hub: Callable[..., Hub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the client of Redis does on Python 3.11, now and then, where it is just connecting again."""
+    waiting, swallowed, receive = asyncio.Event(), list[str](), layer.receive
+
+    async def receive_on(channel: str) -> Any:
+        waiting.set()
+        try:
+            return await receive(channel)
+        except asyncio.CancelledError:
+            if swallowed:
+                raise
+            swallowed.append(channel)
+            return await receive(channel)
+
+    monkeypatch.setattr(layer, "receive", receive_on)
+    monkeypatch.setattr(chores, "AGAIN", 0.01)
+    hub = new_hub()
+    await subscribe(hub, "t")
+    await waiting.wait()
+    await asyncio.wait_for(hub.stop(), LIMIT)
+    assert len(swallowed) == 1
 
 
 async def test_a_hub_without_readers_lets_its_threads_go(

@@ -25,8 +25,9 @@ from livefeed.models import Lease, StoredEvent, StoredTopic
 from livefeed.personal import Asker
 from livefeed.personal_streams import PersonalStream, PersonalSubscription
 from livefeed.registry import registry
+from livefeed.responses import EventStreamResponse
 from livefeed.roster import Roster
-from livefeed.streams import EventStream, EventStreamResponse, place
+from livefeed.streams import EventStream, place
 from livefeed.tail import Subscription, Tail
 from livefeed.testing import EventStreamClient, open_stream
 from livefeed.viewers import Viewer

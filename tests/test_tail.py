@@ -10,10 +10,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from livefeed import tail as tail_module
+from livefeed import window
 from livefeed.cursors import NONE_YET, Position, parse_cursor
 from livefeed.sse import frame
-from livefeed.tail import Budget, Fit, Frame, Subscription, Tail
+from livefeed.tail import Subscription, Tail
+from livefeed.window import Budget, Fit, Frame
 from tests.reading import numbers, parse
 
 EPOCH = "epoch1"
@@ -202,7 +203,7 @@ def test_a_chunk_is_not_kept_when_another_event_came() -> None:
 
 
 def test_a_long_stretch_is_cut_into_chunks_that_a_server_takes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tail_module, "CHUNK_BYTES", 2000)
+    monkeypatch.setattr(window, "CHUNK_BYTES", 2000)
     tail = filled("t")
     for seq in range(1, 41):
         tail.add(EPOCH, made(seq, size=200))

@@ -34,7 +34,8 @@ from hypothesis import strategies as st
 from livefeed import addresses, create_token
 from livefeed.access import grant
 from livefeed.addresses import counted
-from livefeed.authentication import Identity
+from livefeed.authentication import Asked, Identity, kept
+from livefeed.authentication import session as session_authenticator
 from livefeed.conf import Settings
 from livefeed.tokens import password_digest, read_token
 from livefeed.topics import sign_topic, viewer_key
@@ -305,6 +306,23 @@ def test_a_user_of_a_middleware_is_not_the_session_s() -> None:
     assert viewer_of(request_of(session_of(), ann)).by_session is False
     assert viewer_of(request_of(session_of(bob), ann)).by_session is False
     assert viewer_of(request_of(None, ann)).by_session is False
+
+
+def around_the_session(request: HttpRequest) -> Any:
+    """Know whom Django knows, as long as a header says that they are members; to be asked again."""
+    identity = session_authenticator(request)
+    path = f"{__name__}.around_the_session"
+    return identity and identity._replace(proof=kept(path, request)) if request.headers.get("X-Member") else None
+
+
+@pytest.mark.django_db
+def test_an_authenticator_around_django_s_may_want_to_be_asked_again(settings: Any) -> None:
+    settings.LIVEFEED_AUTHENTICATION = [f"{__name__}.around_the_session"]
+    ann = User.objects.create_user("ann")
+    for session in (None, session_of(ann)):
+        viewer = viewer_of(request_of(session, ann, x_member="yes"))
+        assert isinstance(viewer.proof, Asked)
+        assert not viewer.by_session
 
 
 def test_a_visitor_without_a_user_has_their_session(engine: str) -> None:

@@ -114,7 +114,7 @@ class EventStreamClient:
         """Wait for the status and the headers."""
         start = await self._message()
         self.status = start["status"]
-        self.headers = {name.decode().lower(): value.decode() for name, value in start["headers"]}
+        self.headers = {name.decode("latin1").lower(): value.decode("latin1") for name, value in start["headers"]}
 
     async def _message(self) -> dict[str, Any]:
         """Return what the application sends next; raise what it raises. A wait in vain does no harm to the stream."""

@@ -12,7 +12,20 @@ from django.core import signing
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
 
-from livefeed import access, authentication, cursors, events, origins, roster, sse, streams, tail, topics, views
+from livefeed import (
+    access,
+    authentication,
+    cursors,
+    events,
+    origins,
+    responses,
+    roster,
+    sse,
+    streams,
+    tail,
+    topics,
+    views,
+)
 from livefeed.cursors import Cursor, Position, parse_cursor
 from livefeed.exceptions import AuthenticationFailed
 from livefeed.registry import registry
@@ -391,7 +404,7 @@ def replay_skips_its_first_event() -> list[Patch]:
 @bug("view")
 def answer_may_be_cached() -> list[Patch]:
     """A proxy hands one user's stream to another."""
-    return [(streams, "HEADERS", {"Cache-Control": "public"})]
+    return [(responses, "HEADERS", {"Cache-Control": "public"})]
 
 
 @bug("tokens")

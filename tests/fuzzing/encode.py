@@ -19,7 +19,8 @@ from livefeed.exceptions import InvalidData, InvalidTopic, InvalidType
 from livefeed.personal import encode
 from livefeed.registry import registry
 from livefeed.streams import own_block
-from livefeed.tail import Budget, Frame, Subscription, Tail, render
+from livefeed.tail import Subscription, Tail
+from livefeed.window import Budget, Frame, render
 
 from . import words
 from .expecting import expect

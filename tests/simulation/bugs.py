@@ -28,8 +28,9 @@ from livefeed.announcing import announce
 from livefeed.cursors import NONE_YET, Position
 from livefeed.events import Event
 from livefeed.history import Head, get_history, position_of
-from livefeed.tail import Fit, Frame, Subscription, Tail
+from livefeed.tail import Subscription, Tail
 from livefeed.viewers import Viewer
+from livefeed.window import Fit, Frame
 
 #: What replaces what: (object, name, stand-in).
 Patch = tuple[Any, str, Any]

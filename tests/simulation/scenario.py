@@ -15,7 +15,7 @@ from unittest.mock import patch
 from django.conf import settings as django_settings
 from django.db import connections, transaction
 
-from livefeed import backends, backlog, broker, debts, events, hub, personal_streams, relay, tail
+from livefeed import backends, backlog, broker, debts, events, hub, personal_streams, relay, tail, window
 from livefeed.publishing import publish
 from livefeed.roster import Roster
 
@@ -287,6 +287,7 @@ def sized(sizes: dict[str, Any]) -> Iterator[None]:
         patch.object(hub, "PAGE_EVENTS", sizes["page"]),
         patch.object(hub, "LINGER", sizes["linger"]),
         patch.object(tail, "CHUNK_BYTES", sizes["chunk"]),
+        patch.object(window, "CHUNK_BYTES", sizes["chunk"]),
         patch.object(personal_streams, "CHUNK_BYTES", sizes["chunk"]),
         patch.object(personal_streams, "BATCH_EVENTS", sizes["page"]),
         patch.object(broker, "MESSAGE_EVENTS", sizes["message"]),
