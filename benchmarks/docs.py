@@ -32,11 +32,14 @@ tells of what many commits left. Where even that is too dear, `RedisHistory` app
 One statement more, and so one more commit that the disk has to confirm: in autocommit Django has committed the row
 before anybody is told.""",
     "1,000 saves in one transaction": """
-What a save publishes is made and encoded at the save; it is written by one statement for a hundred and fifty, just
+What a save publishes is made and encoded at the save; it is written by one statement for six hundred, just
 before the commit.""",
     "signed-in users who connect": """
 The session, the user and the rights are asked for as by every Django view, and a lease is taken besides (limits over
 all processes).""",
+    "deliveries/s that the load could take": """
+One write per event makes one read per event, which is the kernel's work on both sides: where the machine is slow or
+shared, load and writer slow down alike. How busy the load was is in each row: what is joined leaves it idle.""",
 }
 
 
