@@ -26,6 +26,9 @@ user_pref("app.normandy.enabled", false);
 user_pref("browser.shell.checkDefaultBrowser", false);
 """
 LISTENS = "WebDriver BiDi listening on"
+#: Seconds that Firefox has to open a tab, and how often it is asked. It answers when the tab that was in front has said
+#: that it is hidden, and waits for that with no end; the next tab has another one before it.
+OPENING, TRIES = 10.0, 4
 
 
 class Firefox:
@@ -39,11 +42,11 @@ class Firefox:
         self.command("session.new", capabilities={})
         (self._first,) = self._contexts()
 
-    def command(self, method: str, **params: Any) -> Any:
+    def command(self, method: str, *, limit: float = LIMIT, **params: Any) -> Any:
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
         while True:
-            answer = json.loads(self._socket.recv(timeout=LIMIT))
+            answer = json.loads(self._socket.recv(timeout=limit))
             if answer.get("id") == number:
                 break
         if answer["type"] == "error":
@@ -51,9 +54,19 @@ class Firefox:
         return answer["result"]
 
     def tab(self, url: str) -> FirefoxTab:
-        tab = FirefoxTab(self, self.command("browsingContext.create", type="tab")["context"])
+        tab = FirefoxTab(self, self._new_context())
         tab.goto(url)
         return tab
+
+    def _new_context(self) -> str:
+        for attempt in range(1, TRIES + 1):
+            try:
+                context: str = self.command("browsingContext.create", limit=OPENING, type="tab")["context"]
+                return context
+            except TimeoutError:
+                if attempt == TRIES:
+                    raise
+        raise AssertionError("the last try returns or raises")
 
     def close_tabs(self) -> None:
         for context in self._contexts():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e import firefox
 from tests.e2e.client import Block, EventStream, Parser
 from tests.e2e.wire import Wire
 from tests.processes import ROOT, environment, free_port
@@ -147,3 +148,16 @@ async def test_a_stalled_wire_holds_back_what_is_sent_until_it_is_mended() -> No
         assert (len(requests), held_back.events) == (1, [])
         await asyncio.to_thread(wire.mend)
         await held_back.until(lambda: held_back.events, what="the event has come through the wire")
+
+
+@pytest.mark.needs("firefox", "time")
+def test_firefox_opens_a_tab_though_the_one_in_front_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(firefox, "OPENING", 4.0)
+    with firefox.run_firefox(tmp_path) as browser:
+        busy = browser.tab("data:text/html,")
+        busy.evaluate("void setTimeout(() => { for (const begun = Date.now(); Date.now() < begun + 60000;); })")
+        tab = browser.tab("data:text/html,two")
+        assert tab.evaluate("document.body.innerText + ', ' + document.visibilityState") == "two, visible"
+        browser.close_tabs()
