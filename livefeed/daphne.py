@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import weakref
 from typing import Any
 
+from .loops import OnePerLoop
 from .outlets import Message, Write
 
 #: Turns of the event loop in which what was cancelled comes to its end.
@@ -113,12 +113,5 @@ class DaphneRequests:
             await asyncio.sleep(0)
 
 
-_daphne_requests: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, DaphneRequests] = weakref.WeakKeyDictionary()
-
-
-def daphne_requests() -> DaphneRequests:
-    """Return Daphne's requests on the running event loop."""
-    loop = asyncio.get_running_loop()
-    if loop not in _daphne_requests:
-        _daphne_requests[loop] = DaphneRequests()
-    return _daphne_requests[loop]
+#: Daphne's requests on the running event loop.
+daphne_requests = OnePerLoop(DaphneRequests)

@@ -9,11 +9,11 @@ line of its own: whoever sends a thousand requests waits for them, and hardly an
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections import OrderedDict, deque
 
 from .conf import settings
 from .exceptions import LimitReached
+from .loops import OnePerLoop
 
 #: Requests of one address that may wait; of more, each is told to come back.
 LINE = 1000
@@ -85,9 +85,5 @@ class Passage:
             door.leave()
 
 
-_doors: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Door] = weakref.WeakKeyDictionary()
-
-
-def door() -> Door:
-    """Return the door of the running event loop."""
-    return _doors.setdefault(asyncio.get_running_loop(), Door())
+#: The door of the running event loop.
+door = OnePerLoop(Door)

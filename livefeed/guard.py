@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import weakref
 from collections.abc import Awaitable
 from typing import Any
 
@@ -19,6 +18,7 @@ from .conf import settings
 from .daphne import DaphneFlow, daphne_requests
 from .door import Passage
 from .goodbyes import say_goodbye_on_signals
+from .loops import OnePerLoop
 from .outlets import Message, Rest, Write, begin
 from .sockets import give_up_after
 from .streams import own_block
@@ -151,32 +151,25 @@ class Reaper:
 
     def __init__(self) -> None:
         self._guards: set[Guard] = set()
-        self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, guard: Guard) -> None:
         self._guards.add(guard)
         if self._timer is None and settings.SEND_TIMEOUT:
-            self._timer = self._loop.call_later(REAP_EVERY, self._reap)
+            self._timer = asyncio.get_running_loop().call_later(REAP_EVERY, self._reap)
 
     def forget(self, guard: Guard) -> None:
         self._guards.discard(guard)
 
     def _reap(self) -> None:
-        limit = self._loop.time() - settings.SEND_TIMEOUT
+        loop = asyncio.get_running_loop()
+        limit = loop.time() - settings.SEND_TIMEOUT
         for guard in list(self._guards):
             if guard.sending_since is not None and guard.sending_since < limit and not guard.timed_out:
                 logger.info("A client did not read for %s s and is disconnected.", settings.SEND_TIMEOUT)
                 guard.time_out()
-        self._timer = self._loop.call_later(REAP_EVERY, self._reap) if self._guards else None
+        self._timer = loop.call_later(REAP_EVERY, self._reap) if self._guards else None
 
 
-_reapers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Reaper] = weakref.WeakKeyDictionary()
-
-
-def reaper() -> Reaper:
-    """Return the reaper of the running event loop."""
-    loop = asyncio.get_running_loop()
-    if loop not in _reapers:
-        _reapers[loop] = Reaper()
-    return _reapers[loop]
+#: The reaper of the running event loop.
+reaper = OnePerLoop(Reaper)

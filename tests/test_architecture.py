@@ -31,7 +31,7 @@ WRITING = """
     < registry < livefeed
 """
 READING = """
-    trimming < threads < pool < chores < outlets < cohorts < window < tail < stepping < flushing < resuming <
+    trimming < threads < pool < chores < loops < outlets < cohorts < window < tail < stepping < flushing < resuming <
     membership < hub < batches < addresses < sessions < accounts < authentication < viewers < rates < origins < access <
     personal < streams < personal_streams < responses < refusing < roster < pages < links < listing < texts < script <
     html < snapshots < visits < views < urls < door < sockets < daphne < goodbyes < guard < entrance < handler < asgi <
