@@ -28,13 +28,15 @@ DEMO_STAMP := $(VENV)/.livefeed-$(subst $(empty) $(empty),-,$(EXTRAS))$(if $(DAT
 UNIT := --ignore tests/e2e --ignore tests/backends/test_servers.py --ignore tests/test_simulation.py
 UNIT += --ignore tests/test_redis_history.py --ignore tests/test_redis_leases.py --ignore tests/test_fuzzer.py
 DEV_STAMP := $(VENV)/.livefeed-dev
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 NPM_STAMP := node_modules/.livefeed
 
-.PHONY: help demo dev js js-check test test-js test-postgres test-mariadb simulation fuzz faults bench bench-docs lint format clean
+.PHONY: help demo dev js js-check test test-js test-package test-postgres test-mariadb simulation fuzz faults bench bench-docs lint format clean
 
 help:
 	@echo "make demo           run the demo site (PORT=8000; DATABASE_URL and REDIS_URL if you have them)"
 	@echo "make test           run the tests that this machine can run (ARGS='-k words' chooses)"
+	@echo "make test-package   run those of them that need neither browsers nor servers, on LIVEFEED_TEST_DATABASE"
 	@echo "make test-postgres  run the tests of the package on PostgreSQL (LIVEFEED_TEST_POSTGRES)"
 	@echo "make test-mariadb   run the tests of the package on MariaDB (LIVEFEED_TEST_MARIADB)"
 	@echo "make faults         let servers, writers, Redis and the network fail for a while, and count (ARGS=--help)"
@@ -54,7 +56,7 @@ demo: $(DEMO_STAMP)
 dev: $(DEV_STAMP)
 
 test: $(DEV_STAMP) test-js
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS); status=$$?; \
+	@$(PYTEST) $(ARGS); status=$$?; \
 	$(if $(NODE),,echo "left out: tests/js because node is not installed."; echo "    to run: install nodejs.";) \
 	exit $$status
 
@@ -74,14 +76,18 @@ $(NPM_STAMP): package.json
 	npm install --loglevel=error --no-audit --no-fund --no-package-lock --ignore-scripts
 	@touch $@
 
+# On whatever database LIVEFEED_TEST_DATABASE names: for another Python (VENV) or another Django.
+test-package: $(DEV_STAMP)
+	$(PYTEST) $(UNIT) $(ARGS)
+
 test-postgres: export LIVEFEED_TEST_DATABASE = $(or $(LIVEFEED_TEST_POSTGRES),postgres://postgres@127.0.0.1:5432/postgres)
 test-postgres: $(DEV_STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --only-database $(UNIT) $(ARGS)
+	$(PYTEST) --only-database $(UNIT) $(ARGS)
 
 test-mariadb: export LIVEFEED_TEST_DATABASE = $(or $(LIVEFEED_TEST_MARIADB),mysql://root@127.0.0.1:3306/)
 test-mariadb: $(DEV_STAMP)
 	$(BIN)/python -m pip install --quiet -e ".[mysql]"
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --only-database $(UNIT) $(ARGS)
+	$(PYTEST) --only-database $(UNIT) $(ARGS)
 
 faults: $(DEV_STAMP)
 	$(BIN)/python -m tests.e2e.faults $(ARGS)
