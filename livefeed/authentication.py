@@ -143,8 +143,12 @@ async def _awaited(answer: Any) -> Any:
 
 
 def _identity(answer: Any, path: str, request: HttpRequest) -> Identity | None:
-    if answer is None or isinstance(answer, Identity):
+    if answer is None:
+        return None
+    if isinstance(answer, Identity) and load(path) in (token, session):
         return answer
+    if isinstance(answer, Identity):  # a callable of the site's has asked one of ours: it has the word, now and later
+        return answer._replace(proof=answer.proof or kept(path, request), by_django=False)
     user = copy(answer) if isinstance(answer, LazyObject) else answer  # a lazy user holds the request
     if user.is_authenticated and user.pk is None:
         raise TypeError("A user has a key.")

@@ -108,9 +108,8 @@ def viewer_of(request: HttpRequest) -> Viewer:
     if isinstance(identity.proof, Account) and identity.proof.expires_at is not None:  # a token stands for itself
         return Viewer(user, None, address_of(request), False, identity.scope, identity.proof)
     session_key = _session_key(request)
-    stands = identity.by_django and identity.proof is None  # no authenticator around Django's wants to be asked again
-    by_session = stands and session_key is not None and _is_session_s(request, user)
-    proof = Account(password_digest(user)) if stands and not by_session else identity.proof
+    by_session = identity.by_django and session_key is not None and _is_session_s(request, user)
+    proof = Account(password_digest(user)) if identity.by_django and not by_session else identity.proof
     return Viewer(user, session_key, address_of(request), by_session, identity.scope, proof)
 
 

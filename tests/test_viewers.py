@@ -325,6 +325,32 @@ def test_an_authenticator_around_django_s_may_want_to_be_asked_again(settings: A
         assert not viewer.by_session
 
 
+def narrower_than_the_session(request: HttpRequest) -> Any:
+    """Know whom Django knows, for one topic only."""
+    found = session_authenticator(request)
+    return found and Identity(found.user, frozenset({"plain"}), found.proof)
+
+
+def members_by_the_session(request: HttpRequest) -> Any:
+    """Know whom Django knows, as long as they are staff."""
+    return session_authenticator(request) if request.user.is_staff else None
+
+
+@pytest.mark.parametrize("name", ["narrower_than_the_session", "members_by_the_session"])
+@pytest.mark.parametrize("end", ["password", "condition"])
+@pytest.mark.django_db
+def test_what_an_authenticator_makes_of_django_s_is_asked_for_again(settings: Any, name: str, end: str) -> None:
+    settings.LIVEFEED_AUTHENTICATION = [f"{__name__}.{name}"]
+    ann = User.objects.create_user("ann", is_staff=True)
+    viewer = viewer_of(request_of(session_of(ann), ann))
+    assert today([viewer]) == [viewer]
+    ann.set_password("another")
+    ann.is_staff = end != "condition"
+    ann.save(update_fields=["password"] if end == "password" else ["is_staff"])
+    knows_still = (name, end) == ("narrower_than_the_session", "condition")
+    assert (today([viewer])[0] is not None) is knows_still
+
+
 def test_a_visitor_without_a_user_has_their_session(engine: str) -> None:
     session = session_of(basket=[1])
     viewer = viewer_of(request_of(session))
