@@ -35,7 +35,7 @@ async def repeat(name: str, every: float, work: Callable[[], Awaitable[object]])
 
 
 async def end(tasks: Collection[asyncio.Task[None]]) -> None:
-    """Cancel tasks, and those that go on again and again, until all are over.
+    """Cancel tasks, and those that go on again and again, until all are over; each has AGAIN seconds to clean up.
 
     A cancellation may get lost: ``asyncio.wait_for()`` of Python 3.11, and with it the client of Redis, swallows one
     that comes in the very moment in which what it waits for is done.

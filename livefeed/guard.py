@@ -160,6 +160,9 @@ class Reaper:
 
     def forget(self, guard: Guard) -> None:
         self._guards.discard(guard)
+        if not self._guards and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _reap(self) -> None:
         loop = asyncio.get_running_loop()
