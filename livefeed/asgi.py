@@ -26,7 +26,7 @@ from django.utils.translation import get_language
 
 from . import sse
 from .daphne import DaphneFlow, daphne_requests
-from .entrance import Answered, Receive, Scope, followed_by, let_in
+from .entrance import BODY, Answered, Receive, Scope, followed_by, let_in
 from .goodbyes import say_goodbye_on_signals
 from .guard import Guard
 from .handler import StreamHandler, takes_the_short_way
@@ -53,7 +53,7 @@ class Wrapped:
 
     def __init__(self, application: Application) -> None:
         self.application = application
-        self._for_streams = StreamHandler() if takes_the_short_way(application) else None
+        self._for_streams: Any = StreamHandler() if takes_the_short_way(application) else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Write) -> None:
         if scope["type"] != "http":
@@ -67,13 +67,13 @@ class Wrapped:
             guard.begin()
             if (ours := _is_for_us(scope)) or _asks_for_stream(scope):
                 say_goodbye_on_signals()
-                body, guard.passage = await let_in(scope, receive, send)
+                guard.passage = await let_in(scope, receive, send)
                 if isinstance(self.application, ASGIHandler) and _may_be_driven(send):
                     scope[OUTLET] = guard  # a copy of the scope would be 600 bytes more per stream
                 if ours and self._for_streams is not None:
-                    await self._for_streams(scope, body, receive, guard.send)
+                    await self._for_streams(scope, receive, guard.send)
                 else:
-                    await self.application(scope, followed_by(receive, body), guard.send)
+                    await self.application(scope, followed_by(receive, scope.pop(BODY)), guard.send)
             else:
                 await self.application(scope, receive, guard.send)
         except Answered:

@@ -22,6 +22,8 @@ from .responses import start_of
 Receive = Callable[[], Awaitable[Message]]
 Scope = MutableMapping[str, Any]
 
+#: Where a scope has the body of a request that came in, as bytes, until somebody takes it.
+BODY = "livefeed.body"
 #: Bytes of a body that a request for a stream may have, and seconds in which it has to come.
 MAX_BODY, BODY_SECONDS = 64 * 1024, 30.0
 
@@ -30,8 +32,8 @@ class Answered(Exception):
     """A request that has its answer, or whose client has left, and that does not come to Django."""
 
 
-async def let_in(scope: Scope, receive: Receive, send: Write) -> tuple[bytes, Passage]:
-    """Wait until it is this request's turn; return its body, and its passage, which whoever got it ends.
+async def let_in(scope: Scope, receive: Receive, send: Write) -> Passage:
+    """Wait until it is this request's turn; return its passage, which whoever got it ends. Its body is in the scope.
 
     Raises :exc:`Answered` where that was the end of it: it can't be one of ours, or too many wait.
     """
@@ -39,8 +41,8 @@ async def let_in(scope: Scope, receive: Receive, send: Write) -> tuple[bytes, Pa
     try:
         _check_query(scope)
         async with asyncio.timeout(BODY_SECONDS):
-            body = await whole(receive)
-        return body, await door().enter(_address(scope, headers))
+            scope[BODY] = await whole(receive)
+        return await door().enter(_address(scope, headers))
     except Problem as problem:
         response = problem.response()
     except TimeoutError:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from io import BytesIO
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
-from asgiref.sync import SyncToAsync, ThreadSensitiveContext
+from asgiref.sync import SyncToAsync
 from django.conf import settings as django_settings
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.core.signals import request_finished, request_started
@@ -23,6 +23,7 @@ from django.http.response import HttpResponseBadRequest, HttpResponseBase
 from django.urls import set_script_prefix
 from django.utils.module_loading import import_string
 
+from .entrance import BODY
 from .outlets import END, Message, part
 from .responses import EventStreamResponse, start_of
 from .threads import Threads, kept_connections
@@ -71,14 +72,17 @@ class StreamHandler(ASGIHandler):
         made: Callable[..., Any] = super().make_view_atomic(blocking_stream if view is stream else view)
         return made
 
-    async def __call__(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:  # type: ignore[override]
-        """Answer a request whose body is there, and stay with it until its stream ends or its client leaves."""
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]
+        """Answer a request whose body is in its scope, and stay with it until its stream ends or its client leaves.
+
+        Django's handler calls it, so that whatever a site's tools have put around that one's ``__call__`` is there too.
+        """
         response: HttpResponseBase | None = None
         leaving = _Leaving(asyncio.current_task())
         listening = asyncio.ensure_future(self.listen_for_disconnect(receive))
         listening.add_done_callback(leaving)
         try:
-            answer = await self._ask(scope, body)
+            answer = await self._ask(scope, scope.pop(BODY))
             if isinstance(answer, Opening):
                 start, stream = answer.start, answer.response.begin()
                 del answer  # as long as a stream lasts, nothing is held that is not needed
@@ -95,8 +99,7 @@ class StreamHandler(ASGIHandler):
             else:
                 response = answer
                 if not leaving.took_place():
-                    async with ThreadSensitiveContext():  # for what a middleware has made of a stream
-                        await self.send_response(response, send)  # type: ignore[arg-type]
+                    await self.send_response(response, send)  # type: ignore[arg-type]
         except asyncio.CancelledError:
             if not leaving.took_place():
                 raise

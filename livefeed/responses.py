@@ -43,11 +43,12 @@ class EventStreamResponse(StreamingHttpResponse):
         """Close a request whose stream is untouched, and all of its response but the stream; return whether that is so.
 
         What a request holds, some kilobytes with its session and user, is not kept as long as its stream lasts. Where a
-        middleware has given the response something to close, the response waits for the end of the stream.
+        middleware has given the response something to close, or a ``close`` of its own, that waits for the end of the
+        stream.
         """
         self._closers.remove(request.close)
         request.close()
-        if self._closers != [self._stream.close]:
+        if self._closers != [self._stream.close] or "close" in vars(self):
             return False
         self._closers.clear()
         try:

@@ -187,6 +187,49 @@ def test_only_djangos_own_handler_is_replaced() -> None:
     assert wrap(OwnHandler())._for_streams is None
 
 
+@pytest.mark.parametrize("handler", [ASGIHandler, OwnHandler])
+async def test_what_a_tool_has_put_around_djangos_handler_is_around_streams_too(
+    roster: Roster, monkeypatch: pytest.MonkeyPatch, handler: type[ASGIHandler]
+) -> None:
+    """Sentry does so: without it one visitor's errors would tell of another."""
+    application, original, seen = wrap(handler()), ASGIHandler.__call__, []
+
+    async def traced(self: ASGIHandler, scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["path"])
+        await original(self, scope, receive, send)
+
+    monkeypatch.setattr(ASGIHandler, "__call__", traced)
+    async with open_stream(PLAIN, application=application) as stream:
+        assert (await stream.next()).type == "livefeed-open"
+    assert seen == ["/livefeed/"]
+
+
+def carrying(body: bytes, application: Any) -> Any:
+    """Return an application whose requests all have a body."""
+
+    async def carry(scope: Any, receive: Any, send: Any) -> None:
+        async def received() -> Any:
+            message = await receive()
+            return {**message, "body": body} if message["type"] == "http.request" else message
+
+        await application(scope, received, send)
+
+    return carry
+
+
+@pytest.mark.parametrize("handler", [ASGIHandler, OwnHandler])
+async def test_the_body_of_a_request_is_not_kept_as_long_as_its_stream_lasts(
+    roster: Roster, handler: type[ASGIHandler]
+) -> None:
+    body = b"x" * 60_000
+    application = carrying(body, wrap(handler()))
+    before = sys.getrefcount(body)
+    async with open_stream(PLAIN, application=application) as stream:
+        assert (await stream.next()).type == "livefeed-open"
+        gc.collect()
+        assert sys.getrefcount(body) == before
+
+
 class Breaks(Outer):
     """A middleware with a bug."""
 
@@ -271,6 +314,31 @@ async def test_what_a_middleware_has_to_close_is_closed_when_the_stream_ends(ros
             assert (Ledger.closed, finished) == ([], []), "to Django this request is as long as its stream"
         await eventually(lambda: finished, "the response is closed")
     assert Ledger.closed == ["/livefeed/"]
+    await eventually(no_lease, "the stream is over")
+
+
+class Replaces(Outer):
+    """A middleware that takes the response's own ``close()`` in hand, as one that times requests may."""
+
+    closed: list[str] = []
+
+    def __call__(self, request: Any) -> Any:
+        response = self._get_response(request)
+        close = response.close
+        response.close = lambda: (self.closed.append(request.path), close())
+        return response
+
+
+async def test_a_close_that_a_middleware_has_replaced_is_called_when_the_stream_ends(
+    roster: Roster, settings: Any
+) -> None:
+    settings.MIDDLEWARE = [f"{__name__}.Replaces", *settings.MIDDLEWARE]
+    Replaces.closed.clear()
+    async with open_stream(PLAIN, application=site()) as stream:
+        assert (await stream.next()).type == "livefeed-open"
+        assert Replaces.closed == []
+    await eventually(lambda: Replaces.closed, "the response is closed")
+    assert Replaces.closed == ["/livefeed/"]
     await eventually(no_lease, "the stream is over")
 
 
