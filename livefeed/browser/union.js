@@ -175,6 +175,7 @@ export function newUnion(address, lingers) {
     connection = null;
     change = {};
     granted = [];
+    pace = GATHERING;
   }
 
   // Headers are the pages' matter: any of them is asked, and another next time.

@@ -95,10 +95,11 @@ def test_react_s_hook_costs_one_connection_in_strict_mode_and_in_two_tabs(
 ) -> None:
     earlier = len(site.watcher.asked())
     page = window(f"{site.url}/react/")
+    is_live = "document.querySelector('[role=status]').textContent === 'Live: 1'"
+    page.wait_for_function(is_live)  # who joins while the first request is on its way begins it anew
     other = page.context.new_page()
     other.goto(f"{site.url}/react/")
-    for tab in (page, other):
-        tab.wait_for_function("document.querySelector('[role=status]').textContent === 'Live: 1'")
+    other.wait_for_function(is_live)
     follows_the_articles(page, site, first)
     shows(other, "First, again")
     assert len(site.watcher.asked()) == earlier + 1

@@ -128,6 +128,20 @@ test('who comes faster than requests open does not keep them from opening', asyn
   assert.equal(it.server.requests.length, length + 1); // at once again
 });
 
+test('who comes when all have gone does not wait for longer because those were many', async () => {
+  const it = setUp({ answers: () => new Promise(() => {}) }); // a server that hangs
+  for (let place = 20; place > 0; place -= 1) {
+    it.add('a', at('a', place));
+    await it.clock.advance(200);
+  }
+  it.page.leave();
+  await it.clock.advance(120_000);
+  const { length } = it.server.requests;
+  it.add('a', at('a', 1));
+  await it.gather();
+  assert.equal(it.server.requests.length, length + 1);
+});
+
 test('a successor that fails is tried again, while the old stream goes on', async () => {
   const it = setUp({ answers: [{}, { status: 503 }, {}] });
   const first = it.add('a', at('a', 5));
