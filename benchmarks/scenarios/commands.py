@@ -14,7 +14,8 @@ from benchmarks.peers import Server
 from benchmarks.places import SCRATCH
 from benchmarks.scenarios.flatness import several
 
-EVENTS = 20
+#: So many that what Redis is asked by the clock meanwhile is no event's worth.
+EVENTS = 100
 RATE = 20
 #: What happens by the clock and not by the event is left out: looks, leases, re-checks.
 QUIET = {"LIVEFEED_LOOK_INTERVAL": 3600.0, "LIVEFEED_LEASE_SECONDS": 36_000.0, "LIVEFEED_RECHECK_INTERVAL": 3600.0}
