@@ -168,6 +168,8 @@ class Roster:
             answers: list[str | Exception]
             try:
                 answers = await self.hub.pool.run(get_leases().acquire_all, [request for request, _ in wanted])
+                if len(answers) != len(wanted):
+                    raise ValueError(f"acquire_all() gave {len(answers)} answers to {len(wanted)} requests.")
             except Exception as error:
                 answers = [error] * len(wanted)
             for (_, lease), answer in zip(wanted, answers, strict=True):

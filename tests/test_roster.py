@@ -177,6 +177,16 @@ async def test_a_keeper_that_fails_refuses_all_who_waited_and_nobody_after_them(
     assert await connect_together(3) == [200] * 3
 
 
+async def test_a_keeper_that_answers_too_few_keeps_nobody_waiting(
+    roster: Roster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(get_leases(), "acquire_all", lambda requests: [])
+        assert await connect_together(3) == [500] * 3
+    assert "acquire_all() gave 0 answers to" in caplog.text
+    assert await connect_together(3) == [200] * 3
+
+
 async def test_leases_are_given_back_although_the_database_was_away(
     roster: Roster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
