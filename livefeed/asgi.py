@@ -26,7 +26,7 @@ from django.utils.translation import get_language
 
 from . import sse
 from .daphne import DaphneFlow, daphne_requests
-from .entrance import BODY, Answered, Receive, Scope, followed_by, let_in
+from .entrance import BODY, PASSAGE, Answered, Receive, Scope, followed_by, let_in
 from .goodbyes import say_goodbye_on_signals
 from .guard import Guard
 from .handler import StreamHandler, takes_the_short_way
@@ -71,6 +71,7 @@ class Wrapped:
                 if isinstance(self.application, ASGIHandler) and _may_be_driven(send):
                     scope[OUTLET] = guard  # a copy of the scope would be 600 bytes more per stream
                 if ours and self._for_streams is not None:
+                    scope[PASSAGE], guard.passage = guard.passage, None  # its thread goes on when its client has left
                     await self._for_streams(scope, receive, guard.send)
                 else:
                     await self.application(scope, followed_by(receive, scope.pop(BODY)), guard.send)
@@ -93,6 +94,7 @@ class Wrapped:
                 guard.abort()
         finally:
             scope.pop(OUTLET, None)
+            guard.passage = scope.pop(PASSAGE, guard.passage)
             guard.release()
 
 

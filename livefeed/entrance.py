@@ -22,8 +22,9 @@ from .responses import start_of
 Receive = Callable[[], Awaitable[Message]]
 Scope = MutableMapping[str, Any]
 
-#: Where a scope has the body of a request that came in, as bytes, until somebody takes it.
-BODY = "livefeed.body"
+#: Where a scope has the body of a request that came in, as bytes, and the passage of one that goes the short way, until
+#: somebody takes them.
+BODY, PASSAGE = "livefeed.body", "livefeed.passage"
 #: Bytes of a body that a request for a stream may have, and seconds in which it has to come.
 MAX_BODY, BODY_SECONDS = 64 * 1024, 30.0
 

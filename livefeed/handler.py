@@ -12,6 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
+from functools import partial
 from io import BytesIO
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -23,7 +24,7 @@ from django.http.response import HttpResponseBadRequest, HttpResponseBase
 from django.urls import set_script_prefix
 from django.utils.module_loading import import_string
 
-from .entrance import BODY
+from .entrance import BODY, PASSAGE
 from .outlets import END, Message, part
 from .responses import EventStreamResponse, start_of
 from .threads import Threads, kept_connections
@@ -111,10 +112,11 @@ class StreamHandler(ASGIHandler):
 
     async def _ask(self, scope: Scope, body: bytes) -> HttpResponseBase | Opening:
         answers: Answers = deque(maxlen=1)
+        make_room = partial(asyncio.get_running_loop().call_soon_threadsafe, scope.pop(PASSAGE).leave)
         try:
             with Visit() as visit:
                 scope[VISIT] = visit
-                answer = await self._answering(scope, body, visit, answers)
+                answer = await self._answering(scope, body, visit, answers, make_room)
                 del scope[VISIT]
                 return answer
         except BaseException:
@@ -122,7 +124,16 @@ class StreamHandler(ASGIHandler):
                 await asyncio.shield(self._closing(answers))
             raise
 
-    def _answer(self, scope: Scope, body: bytes, visit: Visit, answers: Answers) -> HttpResponseBase | Opening:
+    def _answer(
+        self, scope: Scope, body: bytes, visit: Visit, answers: Answers, make_room: Callable[[], object]
+    ) -> HttpResponseBase | Opening:
+        try:
+            return self._response_to(scope, body, visit, answers)
+        finally:  # also where the client has left long ago: who comes and goes has no more threads than who stays
+            with suppress(RuntimeError):  # the loop is closed
+                make_room()
+
+    def _response_to(self, scope: Scope, body: bytes, visit: Visit, answers: Answers) -> HttpResponseBase | Opening:
         with kept_connections() as keep:
             set_script_prefix(get_script_prefix(scope))
             request_started.send(sender=ASGIHandler, scope=scope)

@@ -583,6 +583,44 @@ async def test_a_client_that_leaves_while_a_rule_is_asked_leaves_nothing_behind(
     await eventually(no_lease, "no lease is left")
 
 
+async def test_clients_that_come_and_go_have_no_more_threads_than_those_who_stay(
+    roster: Roster, opened: Callable[..., Any], settings: Any, with_feed: Callable[[type[LiveFeed]], None]
+) -> None:
+    settings.LIVEFEED_CONNECTING = 2
+    go, at_once, most = threading.Event(), 0, 0
+    changing = threading.Lock()
+
+    class Slow(LiveFeed):
+        name = "slow"
+
+        def has_view_permission(self, user: Any, topic: str) -> bool:
+            nonlocal at_once, most
+            with changing:
+                at_once += 1
+                most = max(most, at_once)
+            go.wait(LIMIT)
+            with changing:
+                at_once -= 1
+            return True
+
+    async def connect() -> None:
+        async with opened("slow", timeout=LIMIT) as stream:
+            await stream.next()
+
+    with_feed(Slow)
+    for _ in range(6):
+        connecting = asyncio.ensure_future(connect())
+        await asyncio.wait([connecting], timeout=0.1)
+        connecting.cancel()
+        await asyncio.wait([connecting])
+    go.set()
+    async with opened("slow") as stream:
+        assert (await stream.next()).type == "livefeed-open"
+    assert most == 2
+    await eventually(lambda: not at_once, "nobody is at the rule any more")
+    await eventually(lambda: door_module.door()._inside == 0, "nobody is inside")
+
+
 class Waits(Outer):
     """A middleware that takes its time."""
 
