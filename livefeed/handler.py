@@ -24,6 +24,7 @@ from django.http.response import HttpResponseBadRequest, HttpResponseBase
 from django.urls import set_script_prefix
 from django.utils.module_loading import import_string
 
+from .door import Passage
 from .entrance import BODY, PASSAGE
 from .outlets import END, Message, part
 from .responses import EventStreamResponse, start_of
@@ -112,14 +113,17 @@ class StreamHandler(ASGIHandler):
 
     async def _ask(self, scope: Scope, body: bytes) -> HttpResponseBase | Opening:
         answers: Answers = deque(maxlen=1)
-        make_room = partial(asyncio.get_running_loop().call_soon_threadsafe, scope.pop(PASSAGE).leave)
+        passage: Passage = scope.pop(PASSAGE)
+        make_room = partial(asyncio.get_running_loop().call_soon_threadsafe, passage.leave)
+        visit = scope[VISIT] = Visit()
         try:
-            with Visit() as visit:
-                scope[VISIT] = visit
+            with visit:
                 answer = await self._answering(scope, body, visit, answers, make_room)
                 del scope[VISIT]
                 return answer
         except BaseException:
+            if not visit.has_begun:
+                passage.leave()
             if answers:
                 await asyncio.shield(self._closing(answers))
             raise
@@ -127,6 +131,7 @@ class StreamHandler(ASGIHandler):
     def _answer(
         self, scope: Scope, body: bytes, visit: Visit, answers: Answers, make_room: Callable[[], object]
     ) -> HttpResponseBase | Opening:
+        visit.has_begun = True
         try:
             return self._response_to(scope, body, visit, answers)
         finally:  # also where the client has left long ago: who comes and goes has no more threads than who stays

@@ -34,6 +34,7 @@ class Visit:
         self._opening: Future[EventStream] | None = None
         self._stream: EventStream | None = None
         self.is_broken_off = False
+        self.has_begun = False  #: whether its thread did: one that is broken off before never will
 
     def open(self, viewer: Viewer, client: str, granted: Grant, cursor: Cursor | None, *, garbage: bool) -> EventStream:
         """Open a stream as :meth:`~livefeed.roster.Roster.open` does, and wait for it in this thread.

@@ -608,16 +608,38 @@ async def test_clients_that_come_and_go_have_no_more_threads_than_those_who_stay
             await stream.next()
 
     with_feed(Slow)
+    everybody = []
     for _ in range(6):
-        connecting = asyncio.ensure_future(connect())
-        await asyncio.wait([connecting], timeout=0.1)
-        connecting.cancel()
-        await asyncio.wait([connecting])
+        everybody.append(asyncio.ensure_future(connect()))
+        await asyncio.wait(everybody[-1:], timeout=0.05)
+        everybody[-1].cancel()
+    await eventually(lambda: at_once == 2, "two are at the rule")
     go.set()
+    await asyncio.wait(everybody)
     async with opened("slow") as stream:
         assert (await stream.next()).type == "livefeed-open"
     assert most == 2
     await eventually(lambda: not at_once, "nobody is at the rule any more")
+    await eventually(lambda: door_module.door()._inside == 0, "nobody is inside")
+
+
+async def test_clients_that_leave_at_any_moment_leave_their_places_too(
+    roster: Roster, opened: Callable[..., Any], settings: Any
+) -> None:
+    """Also before a thread has begun with them."""
+    settings.LIVEFEED_CONNECTING = 2
+    settings.LIVEFEED_CONNECTS_PER_MINUTE = 0
+
+    async def connect() -> None:
+        async with opened(PLAIN) as stream:
+            await stream.next()
+
+    for round in range(60):
+        some = [asyncio.ensure_future(connect()) for _ in range(4)]
+        await asyncio.sleep(round / 3000)
+        for each in some:
+            each.cancel()
+        await asyncio.wait(some)
     await eventually(lambda: door_module.door()._inside == 0, "nobody is inside")
 
 
