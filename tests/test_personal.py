@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from livefeed import LiveFeed, pages, personal, personal_streams, snapshots, tail
+from livefeed import LiveFeed, pages, personal, personal_streams, snapshots, tail, window
 from livefeed import hub as hub_module
 from livefeed.cursors import NONE_YET, Position, entry, parse_cursor
 from livefeed.events import Event, Stretch, new_event
@@ -841,8 +841,8 @@ TOPICS = [TOPIC, f"{TOPIC}:more", "plain"]
 def test_whatever_is_hidden_each_viewer_gets_just_their_own_and_comes_back_from_any_id(
     memory: Any, layer: Any, with_feed: Any, monkeypatch: pytest.MonkeyPatch, story: Story
 ) -> None:
-    monkeypatch.setattr(tail, "CHUNK_BYTES", story.chunk)
-    monkeypatch.setattr(personal_streams, "CHUNK_BYTES", story.chunk)
+    for module in (window, tail, personal_streams):
+        monkeypatch.setattr(module, "CHUNK_BYTES", story.chunk)
     monkeypatch.setattr(hub_module, "PAGE_EVENTS", story.page)
     monkeypatch.setattr(personal_streams, "BATCH_EVENTS", story.batch)
     memory._topics.clear()
