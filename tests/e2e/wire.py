@@ -13,6 +13,8 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self
 
+from tests.processes import free_port
+
 CHUNK = 65536
 LIMIT = 10.0
 
@@ -22,7 +24,7 @@ class Wire:
 
     def __init__(self, target: int) -> None:
         self.target = target
-        self.port = 0
+        self.port = free_port()  # which no connection gets as its own while the wire is cut
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"wire to {target}")
         self._server: asyncio.Server | None = None
@@ -77,7 +79,6 @@ class Wire:
         self._let(self._flows)
         if self._server is None:
             self._server = await asyncio.start_server(self._join, "127.0.0.1", self.port)
-            self.port = self._server.sockets[0].getsockname()[1]
 
     async def _stall(self) -> None:
         self._stalled = True
